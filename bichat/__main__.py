@@ -1,0 +1,5 @@
+"""`python -m bichat` is `bichat`."""
+
+from bichat.cli import main
+
+main()

@@ -1,0 +1,163 @@
+"""One frozen struct with every setting; the only place that reads the environment."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+
+from bichat.errors import WrongSetting
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings of one process; the field's upper-case name is the variable's.
+
+    `None` for `database_url` or `redis_url` means: bring your own. The secrets are `None` until
+    given or, with bichat's own database, made on the first start (`embedded`).
+    """
+
+    database_url: str | None = None
+    keys_database_url: str | None = None
+    redis_url: str | None = None
+    openai_api_key: str | None = None
+    openai_base_url: str | None = None
+
+    bichat_data_dir: Path = Path(".bichat")
+    bichat_host: str = "127.0.0.1"
+    bichat_port: int = 8000
+    bichat_cors_origins: tuple[str, ...] = ()
+
+    bichat_jwt_secret: str | None = None
+    bichat_jwt_public_key: str | None = None
+    """PEM text, or a JWKS document; a path to either works too."""
+    bichat_jwt_issuer: str | None = None
+    bichat_jwt_audience: str | None = None
+    bichat_master_key: bytes | None = msgspec.field(default=None)
+    """32 bytes; base64 in the environment."""
+
+    bichat_model: str | None = None
+    bichat_fallback_model: str | None = None
+    bichat_context_tokens: int | None = None
+    """Tokens of prompt and history that the model is shown; `None`: 8,000, or what fits the small one."""
+    bichat_max_message_chars: int = 32_000
+
+    def __repr__(self) -> str:
+        """Without values: a config holds secrets, and a repr ends up in logs."""
+        return f"Config({', '.join(f for f in self.__struct_fields__ if getattr(self, f) is not None)})"
+
+    @property
+    def brings_postgres(self) -> bool:
+        """Whether bichat starts a Postgres of its own."""
+        return self.database_url is None
+
+    @property
+    def brings_redis(self) -> bool:
+        """Whether bichat starts a Valkey of its own."""
+        return self.redis_url is None
+
+    @property
+    def brings_model(self) -> bool:
+        """Whether bichat starts the small local model."""
+        return self.openai_api_key is None and self.openai_base_url is None
+
+
+def load(environ: Mapping[str, str] = os.environ) -> Config:
+    """The settings in `environ`; an empty value counts as not given.
+
+    Raises `WrongSetting`, naming the variable, when a value cannot be used or one is missing.
+    """
+    values: dict[str, object] = {}
+    for name in Config.__struct_fields__:
+        text = environ.get(name.upper(), "").strip()
+        if text:
+            values[name] = _READERS.get(name, _text)(name.upper(), text)
+    config = Config(**values)  # type: ignore[arg-type]
+    if config.database_url and config.bichat_master_key is None:
+        raise WrongSetting(name="BICHAT_MASTER_KEY", reason="must be given when DATABASE_URL is")
+    if config.bichat_jwt_secret and config.bichat_jwt_public_key:
+        raise WrongSetting(
+            name="BICHAT_JWT_PUBLIC_KEY", reason="give this or BICHAT_JWT_SECRET, not both"
+        )
+    return config
+
+
+def _text(name: str, text: str) -> str:
+    if "\x00" in text:
+        raise WrongSetting(name=name, reason="must not contain a NUL character")
+    return text
+
+
+def _whole_number(low: int, high: int) -> Callable[[str, str], int]:
+    def read(name: str, text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
+            raise WrongSetting(name=name, reason=f"must be a whole number from {low} to {high}")
+        return int(text)
+
+    return read
+
+
+def _url(*schemes: str) -> Callable[[str, str], str]:
+    def read(name: str, text: str) -> str:
+        try:
+            parts = urlsplit(text)
+            _ = parts.port
+        except ValueError:
+            raise WrongSetting(name=name, reason="is not a URL") from None
+        if parts.scheme not in schemes:
+            raise WrongSetting(name=name, reason=f"must start with {' or '.join(s + '://' for s in schemes)}")
+        return text
+
+    return read
+
+
+def _origins(name: str, text: str) -> tuple[str, ...]:
+    origins = tuple(part.strip().rstrip("/") for part in text.split(",") if part.strip())
+    for origin in origins:
+        _url("http", "https")(name, origin)
+    return origins
+
+
+def _secret(name: str, text: str) -> str:
+    if len(text.encode()) < 32:
+        raise WrongSetting(name=name, reason="must be at least 32 bytes long")
+    return text
+
+
+def _master_key(name: str, text: str) -> bytes:
+    try:
+        key = base64.b64decode(text, validate=True)
+    except binascii.Error:
+        key = b""
+    if len(key) != 32:
+        raise WrongSetting(name=name, reason="must be 32 bytes in base64 (openssl rand -base64 32)")
+    return key
+
+
+def _pem_or_jwks(name: str, text: str) -> str:
+    if text.startswith(("-----BEGIN", "{")):
+        return text
+    try:
+        return Path(text).read_text()
+    except OSError as error:
+        raise WrongSetting(name=name, reason=f"is neither PEM, JWKS nor a readable file ({error.strerror})") from None
+
+
+_READERS: dict[str, Callable[[str, str], object]] = {
+    "database_url": _url("postgresql", "postgres"),
+    "keys_database_url": _url("postgresql", "postgres"),
+    "redis_url": _url("redis", "rediss", "unix"),
+    "openai_base_url": _url("http", "https"),
+    "bichat_data_dir": lambda name, text: Path(_text(name, text)),
+    "bichat_port": _whole_number(1, 65_535),
+    "bichat_cors_origins": _origins,
+    "bichat_jwt_secret": _secret,
+    "bichat_jwt_public_key": _pem_or_jwks,
+    "bichat_master_key": _master_key,
+    "bichat_context_tokens": _whole_number(64, 10_000_000),
+    "bichat_max_message_chars": _whole_number(1, 1_000_000),
+}

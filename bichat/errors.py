@@ -1,0 +1,221 @@
+"""Every way bichat says no, drawn as a tree; the docstring is the message."""
+
+from __future__ import annotations
+
+import inspect
+
+
+class BichatError(Exception):
+    """bichat could not do this."""
+
+    def __init__(self, **facts: object) -> None:
+        self.facts = facts
+        super().__init__(self.message())
+
+    def message(self) -> str:
+        """The docstring with the facts filled in: one plain sentence for a person."""
+        return inspect.cleandoc(type(self).__doc__ or "").format(**self.facts)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.facts)
+
+
+def _rebuild(kind: type[BichatError], facts: dict[str, object]) -> BichatError:
+    return kind(**facts)
+
+
+# --- refused: the caller asked for something that will not be done -------------------------------
+
+
+class Refused(BichatError):
+    """bichat will not do this."""
+
+
+class Invalid(Refused):
+    """{field}: {reason}"""
+
+
+class NotAuthenticated(Refused):
+    """{reason}"""
+
+
+class Forbidden(Refused):
+    """This needs the role {role}."""
+
+
+class NotFound(Refused):
+    """There is no such {what}."""
+
+
+class TooLarge(Refused):
+    """The request body is larger than {limit} bytes."""
+
+
+class PreconditionFailed(Refused):
+    """The dialogue is at version {version}, not at {expected}: read it again, then decide."""
+
+
+class KeyReused(Refused):
+    """This Idempotency-Key was used before with another request."""
+
+
+class VersionRace(Refused):
+    """Others keep writing to this dialogue: try again in a moment."""
+
+
+class StateForbids(Refused):
+    """The dialogue's state forbids this."""
+
+
+class IsDeleted(StateForbids):
+    """The dialogue is deleted: restore it first."""
+
+
+class IsArchived(StateForbids):
+    """The dialogue is archived: unarchive it first."""
+
+
+class NotRetryable(StateForbids):
+    """Only a reply that failed or was cancelled can be retried; this one is {status}."""
+
+
+class ReplyNotDue(StateForbids):
+    """There is no reply to start here: the question is {status}."""
+
+
+class ReplyBusy(StateForbids):
+    """Another question of this dialogue is being answered."""
+
+
+class StaleAttempt(StateForbids):
+    """Attempt {attempt} was given up: it may not write any more."""
+
+
+# --- unavailable: the same request may work later ------------------------------------------------
+
+
+class Unavailable(BichatError):
+    """bichat cannot do this right now."""
+
+
+class LogUnavailable(Unavailable):
+    """The log cannot be written right now: {reason}"""
+
+
+class ReadModelBehind(Unavailable):
+    """The read model has not caught up yet: try again in a moment."""
+
+
+class Stopping(Unavailable):
+    """This process is stopping: ask another."""
+
+
+# --- the model: what ends up in reply.failed -----------------------------------------------------
+
+
+class ModelError(BichatError):
+    """{detail}"""
+
+    code = "model_error"
+    retryable = False
+    """Whether the same request may succeed a little later."""
+
+
+class ModelUnavailable(ModelError):
+    """The model cannot be reached or is overloaded: {detail}"""
+
+    code = "model_unavailable"
+    retryable = True
+
+
+class ModelCutOff(ModelError):
+    """The model's stream ended before the answer did: {detail}"""
+
+    code = "model_cut_off"
+    retryable = True
+
+
+class ModelNonsense(ModelError):
+    """The model's stream could not be understood: {detail}"""
+
+    code = "model_nonsense"
+    retryable = True
+
+
+class ModelSilent(ModelError):
+    """The model said nothing for {seconds} s."""
+
+    code = "model_silent"
+    retryable = True
+
+
+class ModelRefused(ModelError):
+    """The model's server refused the request: {detail}"""
+
+    code = "model_refused"
+
+
+class ContextTooLong(ModelError):
+    """The question alone is {tokens} tokens; the model is shown at most {budget}."""
+
+    code = "context_too_long"
+
+
+class WorkerLost(ModelError):
+    """{attempts} attempts ended without a word from their worker."""
+
+    code = "worker_lost"
+
+
+# --- unusable: the process cannot start or go on, exit status 1 ----------------------------------
+
+
+class Unusable(BichatError):
+    """bichat cannot run like this."""
+
+
+class WrongSetting(Unusable):
+    """{name}: {reason}"""
+
+
+class DatabaseUnreachable(Unusable):
+    """{name} cannot be reached: {reason}"""
+
+
+class DatabaseUnsuitable(Unusable):
+    """{reason}"""
+
+
+class DatabaseTooNew(Unusable):
+    """The database is at migration {found}, this bichat knows {known}: install the newer bichat."""
+
+
+class DatabaseTooOld(Unusable):
+    """The database is at migration {found}, this bichat needs {known}: run `bichat migrate`."""
+
+
+class WrongMasterKey(Unusable):
+    """BICHAT_MASTER_KEY is not the key that this database's data keys are wrapped with."""
+
+
+class DataDirectoryTaken(Unusable):
+    """{path} is in use by process {pid}: stop it, or set BICHAT_DATA_DIR to another directory."""
+
+
+class PortTaken(Unusable):
+    """Port {port} on {host} is taken: stop what uses it, or set BICHAT_PORT."""
+
+
+class PartFailed(Unusable):
+    """{part} did not start: {reason}"""
+
+
+# --- the log: what a reader of events can meet ---------------------------------------------------
+
+
+class EventTooNew(Unusable):
+    """Event {kind} v{version} at position {position} is newer than this code: install it first."""
+
+
+class EventUnreadable(BichatError):
+    """Event {kind} at version {version} of {stream} cannot be read: {reason}"""

@@ -1,0 +1,6 @@
+"""The log: facts, the states folded from them, and how they are stored and read.
+
+Importing this package registers every kind of fact.
+"""
+
+from bichat.events import dialogue as dialogue
