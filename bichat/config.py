@@ -144,7 +144,8 @@ def _pem_or_jwks(name: str, text: str) -> str:
     try:
         return Path(text).read_text()
     except OSError as error:
-        raise WrongSetting(name=name, reason=f"is neither PEM, JWKS nor a readable file ({error.strerror})") from None
+        reason = f"is neither PEM, JWKS nor a readable file ({error.strerror})"
+        raise WrongSetting(name=name, reason=reason) from None
 
 
 _READERS: dict[str, Callable[[str, str], object]] = {

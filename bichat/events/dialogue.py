@@ -1,12 +1,12 @@
-"""The facts of a dialogue, and the two states folded from them."""
+"""The facts of a dialogue, and the small state that decisions are made on."""
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
 import immutables
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -251,133 +251,29 @@ def _ended(state: DialogueState, asked: UUID, status: QuestionStatus) -> Dialogu
     return replace(state, unanswered=state.unanswered.set(asked, ended), running=running)
 
 
-# --- the transcript: the immutable Dialogue that people read --------------------------------------
+# --- the deciding state as stored in a snapshot ---------------------------------------------------
+
+FOLD_VERSION = 1
+"""Of `evolve`; raised whenever it changes, so that snapshots of the old fold are not used."""
 
 
-class Message(Struct, frozen=True, kw_only=True):
-    """One message; `seq` counts from 1 in its dialogue, `version` is its event's."""
-
-    id: UUID
-    seq: int
-    version: int
-    role: Role
-    content: str | None
-    at: datetime
-    name: str | None = ""
-    asks: bool = False
-    reply_to: UUID | None = None
-    attempt: int = 0
-    model: str = ""
-    finish_reason: str = ""
-    usage: Usage | None = None
-
-
-class Turn(Struct, frozen=True, kw_only=True):
-    """How the reply to one question stands; `version` is that of the event that last changed it."""
-
-    message_id: UUID
-    seq: int
-    version: int
-    at: datetime
-    status: QuestionStatus = "waiting"
-    attempt: int = 0
-    model: str = ""
-    code: str = ""
-    detail: str | None = ""
-    partial: str | None = ""
-    usage: Usage = Usage()
-    """Summed over every attempt."""
-
-
-class Dialogue(Struct, frozen=True, kw_only=True):
-    """A dialogue as people read it. A projection holds only the messages and turns it touches."""
-
-    id: UUID
-    tenant_id: UUID
+class _Frozen(Struct, frozen=True, kw_only=True):
+    lifecycle: Lifecycle
+    tenant_id: UUID | None
     user_id: str
-    label: str | None
-    state: Lifecycle
-    version: int
-    created_at: datetime
-    updated_at: datetime
-    message_count: int = 0
-    messages: tuple[Message, ...] = ()
-    turns: immutables.Map[UUID, Turn] = immutables.Map()
-
-    @property
-    def last_message(self) -> Message | None:
-        """The newest message held."""
-        return self.messages[-1] if self.messages else None
+    message_count: int
+    unanswered: dict[UUID, Question]
+    running: UUID | None
 
 
-def transcribe(dialogue: Dialogue | None, event: Event) -> Dialogue:
-    """The dialogue after `event`: the one fold that both the read models and the audit use.
-
-    Raises `ValueError` when the event does not follow the dialogue's version.
-    """
-    if isinstance(event.fact, DialogueStarted):
-        return Dialogue(
-            id=event.stream_id, tenant_id=event.tenant_id, user_id=event.fact.user_id, label=event.fact.label,
-            state="active", version=event.version, created_at=event.at, updated_at=event.at,
-        )
-    if dialogue is None or event.version != dialogue.version + 1:
-        held = dialogue.version if dialogue else 0
-        raise ValueError(f"event {event.version} of {event.stream_id} does not follow version {held}")
-    return replace(_transcribed(dialogue, event), version=event.version, updated_at=event.at)
+def freeze(state: DialogueState) -> bytes:
+    """The state as JSON; small, because it has neither text nor answered questions."""
+    values = {name: getattr(state, name) for name in state.__struct_fields__}
+    return msgspec.json.encode(_Frozen(**values | {"unanswered": dict(state.unanswered)}))
 
 
-def _transcribed(dialogue: Dialogue, event: Event) -> Dialogue:
-    match event.fact:
-        case MessageAdded() as said:
-            return _written(dialogue, said, event)
-        case DialogueRenamed(label=label):
-            return replace(dialogue, label=label)
-        case DialogueDeleted():
-            return replace(dialogue, state="deleted")
-        case DialogueArchived():
-            return replace(dialogue, state="archived")
-        case DialogueRestored() | DialogueUnarchived():
-            return replace(dialogue, state="active")
-        case ReplyStarted() | ReplyFailed() | ReplyCancelled() | ReplyRequeued():
-            turn = _turned(dialogue.turns[event.fact.message_id], event.fact)
-            turn = replace(turn, version=event.version, at=event.at)
-            return replace(dialogue, turns=dialogue.turns.set(turn.message_id, turn))
-    return dialogue
-
-
-def _written(dialogue: Dialogue, said: MessageAdded, event: Event) -> Dialogue:
-    answers = said.answers
-    message = Message(
-        id=said.message_id, seq=dialogue.message_count + 1, version=event.version, role=said.role,
-        content=said.content, at=event.at, name=said.name, asks=said.asks is not None,
-        reply_to=answers.message_id if answers else None, attempt=answers.attempt if answers else 0,
-        model=answers.model if answers else "", finish_reason=answers.finish_reason if answers else "",
-        usage=answers.usage if answers else None,
-    )  # fmt: skip
-    turns = dialogue.turns
-    if message.asks:
-        turn = Turn(message_id=message.id, seq=message.seq, version=event.version, at=event.at)
-        turns = turns.set(message.id, turn)
-    if answers:
-        turn = replace(
-            turns[answers.message_id], status="answered", attempt=answers.attempt, model=answers.model,
-            usage=turns[answers.message_id].usage + answers.usage, version=event.version, at=event.at,
-        )  # fmt: skip
-        turns = turns.set(turn.message_id, turn)
-    messages = (*dialogue.messages, message)
-    return replace(dialogue, message_count=message.seq, messages=messages, turns=turns)
-
-
-def _turned(turn: Turn, fact: ReplyStarted | ReplyFailed | ReplyCancelled | ReplyRequeued) -> Turn:
-    match fact:
-        case ReplyStarted():
-            return replace(turn, status="running", attempt=fact.attempt, model=fact.model)
-        case ReplyFailed():
-            return replace(
-                turn, status="failed" if fact.final else "waiting", code=fact.code, detail=fact.detail,
-                partial=fact.partial, usage=turn.usage + fact.usage,
-            )  # fmt: skip
-        case ReplyCancelled():
-            return replace(turn, status="cancelled", partial=fact.partial, usage=turn.usage + fact.usage)
-        case ReplyRequeued():
-            return replace(turn, status="waiting", code="", detail="", partial="")
+def thaw(data: bytes) -> DialogueState:
+    """What `freeze` wrote."""
+    frozen = msgspec.json.decode(data, type=_Frozen)
+    values = {name: getattr(frozen, name) for name in frozen.__struct_fields__}
+    return DialogueState(**values | {"unanswered": immutables.Map(frozen.unanswered)})

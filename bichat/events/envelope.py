@@ -56,7 +56,7 @@ class Event(Struct, frozen=True, kw_only=True):
     """A fact with its envelope, as read from the log.
 
     `version` counts from 1 in its stream, `position` grows over the whole log (with gaps), `hash`
-    covers everything stored and `prev_hash` (32 zero bytes before the first).
+    covers everything stored and the hash of the event before it in the stream.
     """
 
     stream_id: UUID
@@ -71,7 +71,6 @@ class Event(Struct, frozen=True, kw_only=True):
     cause: Cause | None
     trace: str
     fact: Fact
-    prev_hash: bytes
     hash: bytes
 
     # What the eventsourcing library calls them.

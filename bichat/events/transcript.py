@@ -1,0 +1,158 @@
+"""The transcript: the immutable `Dialogue` that people read, folded from the facts of a dialogue."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+import immutables
+from msgspec import Struct
+from msgspec.structs import replace
+
+from bichat.events.dialogue import (
+    DialogueArchived,
+    DialogueDeleted,
+    DialogueRenamed,
+    DialogueRestored,
+    DialogueStarted,
+    DialogueUnarchived,
+    Lifecycle,
+    MessageAdded,
+    QuestionStatus,
+    ReplyCancelled,
+    ReplyFailed,
+    ReplyRequeued,
+    ReplyStarted,
+    Role,
+    Usage,
+)
+from bichat.events.envelope import Event
+
+
+class Message(Struct, frozen=True, kw_only=True):
+    """One message; `seq` counts from 1 in its dialogue, `version` is its event's."""
+
+    id: UUID
+    seq: int
+    version: int
+    role: Role
+    content: str | None
+    at: datetime
+    name: str | None = ""
+    asks: bool = False
+    reply_to: UUID | None = None
+    attempt: int = 0
+    model: str = ""
+    finish_reason: str = ""
+    usage: Usage | None = None
+
+
+class Turn(Struct, frozen=True, kw_only=True):
+    """How the reply to one question stands; `version` is that of the event that last changed it."""
+
+    message_id: UUID
+    seq: int
+    version: int
+    at: datetime
+    status: QuestionStatus = "waiting"
+    attempt: int = 0
+    model: str = ""
+    code: str = ""
+    detail: str | None = ""
+    partial: str | None = ""
+    usage: Usage = Usage()
+    """Summed over every attempt."""
+
+
+class Dialogue(Struct, frozen=True, kw_only=True):
+    """A dialogue as people read it. A projection holds only the messages and turns it touches."""
+
+    id: UUID
+    tenant_id: UUID
+    user_id: str
+    label: str | None
+    state: Lifecycle
+    version: int
+    created_at: datetime
+    updated_at: datetime
+    message_count: int = 0
+    messages: tuple[Message, ...] = ()
+    turns: immutables.Map[UUID, Turn] = immutables.Map()
+
+    @property
+    def last_message(self) -> Message | None:
+        """The newest message held."""
+        return self.messages[-1] if self.messages else None
+
+
+def transcribe(dialogue: Dialogue | None, event: Event) -> Dialogue:
+    """The dialogue after `event`: the one fold that both the read models and the audit use.
+
+    Raises `ValueError` when the event does not follow the dialogue's version.
+    """
+    if isinstance(event.fact, DialogueStarted):
+        return Dialogue(
+            id=event.stream_id, tenant_id=event.tenant_id, user_id=event.fact.user_id, label=event.fact.label,
+            state="active", version=event.version, created_at=event.at, updated_at=event.at,
+        )
+    if dialogue is None or event.version != dialogue.version + 1:
+        held = dialogue.version if dialogue else 0
+        raise ValueError(f"event {event.version} of {event.stream_id} does not follow version {held}")
+    return replace(_transcribed(dialogue, event), version=event.version, updated_at=event.at)
+
+
+def _transcribed(dialogue: Dialogue, event: Event) -> Dialogue:  # noqa: PLR0911 - one arm per fact
+    match event.fact:
+        case MessageAdded() as said:
+            return _written(dialogue, said, event)
+        case DialogueRenamed(label=label):
+            return replace(dialogue, label=label)
+        case DialogueDeleted():
+            return replace(dialogue, state="deleted")
+        case DialogueArchived():
+            return replace(dialogue, state="archived")
+        case DialogueRestored() | DialogueUnarchived():
+            return replace(dialogue, state="active")
+        case ReplyStarted() | ReplyFailed() | ReplyCancelled() | ReplyRequeued():
+            turn = _turned(dialogue.turns[event.fact.message_id], event.fact)
+            turn = replace(turn, version=event.version, at=event.at)
+            return replace(dialogue, turns=dialogue.turns.set(turn.message_id, turn))
+    return dialogue
+
+
+def _written(dialogue: Dialogue, said: MessageAdded, event: Event) -> Dialogue:
+    answers = said.answers
+    message = Message(
+        id=said.message_id, seq=dialogue.message_count + 1, version=event.version, role=said.role,
+        content=said.content, at=event.at, name=said.name, asks=said.asks is not None,
+        reply_to=answers.message_id if answers else None, attempt=answers.attempt if answers else 0,
+        model=answers.model if answers else "", finish_reason=answers.finish_reason if answers else "",
+        usage=answers.usage if answers else None,
+    )  # fmt: skip
+    turns = dialogue.turns
+    if message.asks:
+        turn = Turn(message_id=message.id, seq=message.seq, version=event.version, at=event.at)
+        turns = turns.set(message.id, turn)
+    if answers:
+        turn = replace(
+            turns[answers.message_id], status="answered", attempt=answers.attempt, model=answers.model,
+            usage=turns[answers.message_id].usage + answers.usage, version=event.version, at=event.at,
+        )  # fmt: skip
+        turns = turns.set(turn.message_id, turn)
+    messages = (*dialogue.messages, message)
+    return replace(dialogue, message_count=message.seq, messages=messages, turns=turns)
+
+
+def _turned(turn: Turn, fact: ReplyStarted | ReplyFailed | ReplyCancelled | ReplyRequeued) -> Turn:
+    match fact:
+        case ReplyStarted():
+            return replace(turn, status="running", attempt=fact.attempt, model=fact.model)
+        case ReplyFailed():
+            return replace(
+                turn, status="failed" if fact.final else "waiting", code=fact.code, detail=fact.detail,
+                partial=fact.partial, usage=turn.usage + fact.usage,
+            )  # fmt: skip
+        case ReplyCancelled():
+            return replace(turn, status="cancelled", partial=fact.partial, usage=turn.usage + fact.usage)
+        case ReplyRequeued():
+            return replace(turn, status="waiting", code="", detail="", partial="")
