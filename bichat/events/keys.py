@@ -1,4 +1,4 @@
-"""Where the data keys of persons are kept: wrapped by the master key, in a schema or database of their own."""
+"""Where the data keys of persons are kept: wrapped by the master key, in a store of their own."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ class KeyStore:
             connection.execute("select pg_advisory_xact_lock(hashtextextended('bichat_keys.master', 0))")
             masters = [f for (f,) in connection.execute("select fingerprint from bichat_keys.master")]
             if not masters:
-                connection.execute("insert into bichat_keys.master (fingerprint) values (%s)", (self._master,))
+                connection.execute(
+                    "insert into bichat_keys.master (fingerprint) values (%s)", (self._master,)
+                )
             elif self._master not in masters:
                 raise WrongMasterKey()
 
@@ -104,7 +106,9 @@ class KeyStore:
             with self._pool.connection() as connection:
                 yield connection
         except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
-            raise LogUnavailable(reason=f"the data keys cannot be reached ({type(error).__name__})") from error
+            raise LogUnavailable(
+                reason=f"the data keys cannot be reached ({type(error).__name__})"
+            ) from error
 
     def _fetch(self, connection: psycopg.Connection[Any], persons: list[Person]) -> dict[Person, PersonKey]:
         rows = connection.execute(

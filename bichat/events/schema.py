@@ -34,7 +34,9 @@ def migrate(url: str, schema: str = LOG) -> list[str]:
         lock = f"{schema}.migrate"
         connection.execute("select pg_advisory_lock(hashtextextended(%s, 0))", (lock,))
         try:
-            return [name for name, text in _missing(connection, schema) if _apply(connection, schema, name, text)]
+            return [
+                name for name, text in _missing(connection, schema) if _apply(connection, schema, name, text)
+            ]
         except psycopg.errors.InsufficientPrivilege as error:
             reason = f"The database user may not migrate: {error.diag.message_primary}"
             raise DatabaseUnsuitable(reason=reason) from None

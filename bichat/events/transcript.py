@@ -92,8 +92,14 @@ def transcribe(dialogue: Dialogue | None, event: Event) -> Dialogue:
     """
     if isinstance(event.fact, DialogueStarted):
         return Dialogue(
-            id=event.stream_id, tenant_id=event.tenant_id, user_id=event.fact.user_id, label=event.fact.label,
-            state="active", version=event.version, created_at=event.at, updated_at=event.at,
+            id=event.stream_id,
+            tenant_id=event.tenant_id,
+            user_id=event.fact.user_id,
+            label=event.fact.label,
+            state="active",
+            version=event.version,
+            created_at=event.at,
+            updated_at=event.at,
         )
     if dialogue is None or event.version != dialogue.version + 1:
         held = dialogue.version if dialogue else 0

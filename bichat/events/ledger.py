@@ -1,0 +1,146 @@
+"""The log as the rest of bichat sees it: load what decides, append what was decided, read what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from uuid import UUID
+
+from eventsourcing.application import Application
+from eventsourcing.persistence import PersistenceError
+from eventsourcing.utils import Environment, EnvType
+from msgspec import Struct
+
+from bichat.errors import LogUnavailable
+from bichat.events.codec import EventMapper, StoredRow, key_ids
+from bichat.events.dialogue import FOLD_VERSION, NOTHING, DialogueState, evolve, freeze, thaw
+from bichat.events.envelope import Event
+from bichat.events.keys import KeyStore
+from bichat.events.recorder import Group, Head, LogFactory, LogRecorder, Receipt
+
+SNAPSHOT_EVERY = 100
+"""Events between two snapshots of a stream; more while many questions are open, so that it stays cheap."""
+
+
+class Stream(Struct, frozen=True):
+    """A stream as far as deciding needs it."""
+
+    head: Head = Head()
+    state: DialogueState = NOTHING
+    snapshot: int = 0
+    """The version of its newest snapshot known here."""
+
+    def after(self, event: Event) -> Stream:
+        """This stream with one more event."""
+        head = Head(event.version, event.hash, event.position, event.at)
+        return Stream(head, evolve(self.state, event), self.snapshot)
+
+    @property
+    def snapshot_due(self) -> bool:
+        """Whether a snapshot saves the next reader enough work."""
+        return self.head.version - self.snapshot >= SNAPSHOT_EVERY + len(self.state.unanswered)
+
+
+class Ledger(Application[UUID]):
+    """The event-sourced application of the library, with a mapper and a recorder of ours.
+
+    Methods block, are safe to use from several threads, and raise `LogUnavailable` when the database
+    cannot be reached or does not answer in time.
+    """
+
+    name = "bichat"
+
+    def __init__(self, database_url: str, keys: KeyStore) -> None:
+        self.keys = keys
+        super().__init__({"DATABASE_URL": database_url})
+
+    def construct_env(self, name: str, env: EnvType | None = None) -> Environment:
+        """Only what is given: the library would mix in the process's environment."""
+        return Environment(name, env)
+
+    def construct_factory(self, env: Environment) -> LogFactory:
+        """A factory on our URL."""
+        return LogFactory(env)
+
+    def construct_mapper(self) -> EventMapper:
+        """Our mapper: JSON with sealed fields, named by the bare class name."""
+        return EventMapper(self.keys.by_id)
+
+    @property
+    def _rows(self) -> LogRecorder:
+        assert isinstance(self.recorder, LogRecorder)  # noqa: S101 - for the type checker
+        return self.recorder
+
+    def encode(self, draft: object) -> StoredRow:
+        """The row of a `Draft`."""
+        assert isinstance(self.mapper, EventMapper)  # noqa: S101 - for the type checker
+        return self.mapper.to_stored_event(draft)  # type: ignore[arg-type]
+
+    def decode(self, row: StoredRow, *, blind: bool = False) -> Event:
+        """The event of a row; `blind` leaves private fields shut (`None`)."""
+        assert isinstance(self.mapper, EventMapper)  # noqa: S101 - for the type checker
+        return self.mapper.to_domain_event(row, blind=blind)
+
+    def refresh(
+        self, held: dict[UUID, Stream | None], keys: Sequence[tuple[UUID, str, str]]
+    ) -> tuple[dict[UUID, Stream], dict[int, Receipt]]:
+        """Brings streams up to date (`None`: not held) and finds receipts, in one round trip.
+
+        Receipts come by index into `keys`, (tenant, user, key).
+        """
+        ids = list(held)
+        asked = [(i, stream.head.version if stream else -1) for i, stream in held.items()]
+        streams = {i: stream or Stream() for i, stream in held.items()}
+        receipts: dict[int, Receipt] = {}
+        with _available():
+            found = self._rows.refresh(asked, keys, FOLD_VERSION)
+        for one in found:
+            if one.receipt:
+                receipts[one.asked] = one.receipt
+            elif one.snapshot:
+                head, state = one.snapshot
+                streams[ids[one.asked]] = Stream(head, thaw(state), head.version)
+            elif one.row:
+                stream = streams[ids[one.asked]]
+                streams[ids[one.asked]] = stream.after(self.decode(one.row, blind=True))
+        return streams, receipts
+
+    def load(self, stream_id: UUID) -> Stream:
+        """A stream as it stands in the log now; an empty one when there is none."""
+        return self.refresh({stream_id: None}, ())[0][stream_id]
+
+    def append(self, groups: Sequence[Group]) -> dict[int, list[int]]:
+        """Appends groups, each whole or not at all: the winners' indexes with their rows' positions."""
+        with _available():
+            return self._rows.append(groups)
+
+    def keep_snapshots(self, streams: dict[UUID, Stream]) -> None:
+        """Writes the deciding states of these streams, so that nobody folds them from the start again."""
+        rows = [
+            (i, s.state.tenant_id, FOLD_VERSION, s.head.version, s.head.position, s.head.at, s.head.hash,
+             freeze(s.state))
+            for i, s in streams.items()
+        ]  # fmt: skip
+        with _available():
+            self._rows.keep(rows)
+
+    def read(
+        self, stream_id: UUID, *, after: int = 0, upto: int | None = None, limit: int | None = None,
+        desc: bool = False, kinds: Sequence[str] = (),
+    ) -> list[Event]:  # fmt: skip
+        """The events of one stream with versions in (after, upto], text opened; newest first if `desc`."""
+        with _available():
+            rows = self._rows.select_events(
+                stream_id, gt=after, lte=upto, desc=desc, limit=limit, topics=kinds
+            )
+        self.keys.prepare_ids(key_id for row in rows for key_id in key_ids(row))
+        return [self.decode(row) for row in rows]
+
+
+@contextmanager
+def _available() -> Iterator[None]:
+    try:
+        yield
+    except PersistenceError as error:
+        reason = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
+        raise LogUnavailable(reason=reason[0]) from error
