@@ -120,6 +120,12 @@ class ModelError(BichatError):
     retryable = False
     """Whether the same request may succeed a little later."""
 
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds that the model's server asked to be left alone for, if it did."""
+        wait = self.facts.get("retry_after")
+        return wait if isinstance(wait, float) else None
+
 
 class ModelUnavailable(ModelError):
     """The model cannot be reached or is overloaded: {detail}"""
