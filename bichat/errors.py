@@ -102,6 +102,10 @@ class LogUnavailable(Unavailable):
     """The log cannot be written right now: {reason}"""
 
 
+class LogRejected(Unavailable):
+    """The log did not take this event: {reason}"""
+
+
 class ReadModelBehind(Unavailable):
     """The read model has not caught up yet: try again in a moment."""
 

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, TypeVar
 from uuid import UUID
 
 from eventsourcing.application import Application
-from eventsourcing.persistence import PersistenceError
+from eventsourcing.persistence import (
+    InfrastructureFactory,
+    InterfaceError,
+    OperationalError,
+    PersistenceError,
+)
 from eventsourcing.utils import Environment, EnvType
 from msgspec import Struct
 
-from bichat.errors import LogUnavailable
+from bichat.errors import LogRejected, LogUnavailable
 from bichat.events.codec import EventMapper, StoredRow, key_ids
 from bichat.events.dialogue import FOLD_VERSION, NOTHING, DialogueState, evolve, freeze, thaw
 from bichat.events.envelope import Event
 from bichat.events.keys import KeyStore
 from bichat.events.recorder import Group, Head, LogFactory, LogRecorder, Receipt
+
+T = TypeVar("T")
 
 SNAPSHOT_EVERY = 100
 """Events between two snapshots of a stream; more while many questions are open, so that it stays cheap."""
@@ -35,6 +43,10 @@ class Stream(Struct, frozen=True):
         head = Head(event.version, event.hash, event.position, event.at)
         return Stream(head, evolve(self.state, event), self.snapshot)
 
+    def snapshotted(self) -> Stream:
+        """This stream once its snapshot is written."""
+        return Stream(self.head, self.state, self.head.version)
+
     @property
     def snapshot_due(self) -> bool:
         """Whether a snapshot saves the next reader enough work."""
@@ -45,7 +57,7 @@ class Ledger(Application[UUID]):
     """The event-sourced application of the library, with a mapper and a recorder of ours.
 
     Methods block, are safe to use from several threads, and raise `LogUnavailable` when the database
-    cannot be reached or does not answer in time.
+    cannot be reached or does not answer in time, `LogRejected` when it will not take a row.
     """
 
     name = "bichat"
@@ -58,7 +70,7 @@ class Ledger(Application[UUID]):
         """Only what is given: the library would mix in the process's environment."""
         return Environment(name, env)
 
-    def construct_factory(self, env: Environment) -> LogFactory:
+    def construct_factory(self, env: Environment) -> InfrastructureFactory[Any]:
         """A factory on our URL."""
         return LogFactory(env)
 
@@ -92,9 +104,7 @@ class Ledger(Application[UUID]):
         asked = [(i, stream.head.version if stream else -1) for i, stream in held.items()]
         streams = {i: stream or Stream() for i, stream in held.items()}
         receipts: dict[int, Receipt] = {}
-        with _available():
-            found = self._rows.refresh(asked, keys, FOLD_VERSION)
-        for one in found:
+        for one in self._patiently(lambda: self._rows.refresh(asked, keys, FOLD_VERSION)):
             if one.receipt:
                 receipts[one.asked] = one.receipt
             elif one.snapshot:
@@ -129,18 +139,35 @@ class Ledger(Application[UUID]):
         desc: bool = False, kinds: Sequence[str] = (),
     ) -> list[Event]:  # fmt: skip
         """The events of one stream with versions in (after, upto], text opened; newest first if `desc`."""
-        with _available():
-            rows = self._rows.select_events(
+        rows = self._patiently(
+            lambda: self._rows.select_events(
                 stream_id, gt=after, lte=upto, desc=desc, limit=limit, topics=kinds
             )
+        )
         self.keys.prepare_ids(key_id for row in rows for key_id in key_ids(row))
         return [self.decode(row) for row in rows]
+
+    def _patiently(self, read: Callable[[], T]) -> T:
+        """Reads, and once more on fresh connections: after a restart of the server all held ones are dead."""
+        try:
+            with _available():
+                return read()
+        except LogUnavailable:
+            self._rows.datastore.pool.check()
+        with _available():
+            return read()
 
 
 @contextmanager
 def _available() -> Iterator[None]:
     try:
         yield
+    except (OperationalError, InterfaceError) as error:
+        raise LogUnavailable(reason=_first_line(error)) from error
     except PersistenceError as error:
-        reason = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
-        raise LogUnavailable(reason=reason[0]) from error
+        raise LogRejected(reason=_first_line(error)) from error
+
+
+def _first_line(error: PersistenceError) -> str:
+    lines = str(error.__cause__ or error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -29,7 +29,7 @@ from bichat.events.dialogue import (
 from bichat.events.envelope import Event
 
 
-class Message(Struct, frozen=True, kw_only=True):
+class Message(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One message; `seq` counts from 1 in its dialogue, `version` is its event's."""
 
     id: UUID
@@ -48,11 +48,12 @@ class Message(Struct, frozen=True, kw_only=True):
 
 
 class Turn(Struct, frozen=True, kw_only=True):
-    """How the reply to one question stands; `version` is that of the event that last changed it."""
+    """How the reply to one question stands; `version`, `position` and `at` are of the last change."""
 
     message_id: UUID
     seq: int
     version: int
+    position: int = 0
     at: datetime
     status: QuestionStatus = "waiting"
     attempt: int = 0
@@ -121,7 +122,7 @@ def _transcribed(dialogue: Dialogue, event: Event) -> Dialogue:  # noqa: PLR0911
             return replace(dialogue, state="active")
         case ReplyStarted() | ReplyFailed() | ReplyCancelled() | ReplyRequeued():
             turn = _turned(dialogue.turns[event.fact.message_id], event.fact)
-            turn = replace(turn, version=event.version, at=event.at)
+            turn = replace(turn, version=event.version, position=event.position, at=event.at)
             return replace(dialogue, turns=dialogue.turns.set(turn.message_id, turn))
     return dialogue
 
@@ -137,12 +138,15 @@ def _written(dialogue: Dialogue, said: MessageAdded, event: Event) -> Dialogue:
     )  # fmt: skip
     turns = dialogue.turns
     if message.asks:
-        turn = Turn(message_id=message.id, seq=message.seq, version=event.version, at=event.at)
+        turn = Turn(
+            message_id=message.id, seq=message.seq, version=event.version, position=event.position, at=event.at
+        )  # fmt: skip
         turns = turns.set(message.id, turn)
     if answers:
         turn = replace(
             turns[answers.message_id], status="answered", attempt=answers.attempt, model=answers.model,
-            usage=turns[answers.message_id].usage + answers.usage, version=event.version, at=event.at,
+            usage=turns[answers.message_id].usage + answers.usage, version=event.version,
+            position=event.position, at=event.at,
         )  # fmt: skip
         turns = turns.set(turn.message_id, turn)
     messages = (*dialogue.messages, message)

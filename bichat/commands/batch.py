@@ -1,0 +1,249 @@
+"""One batch of commands: each decided on the state after the one before it, appended together."""
+
+from __future__ import annotations
+
+import hmac
+from concurrent.futures import Future
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+
+from bichat.commands.dialogue import Command, StartDialogue, decide
+from bichat.errors import KeyReused, PreconditionFailed, VersionRace
+from bichat.events.codec import Draft, StoredRow
+from bichat.events.envelope import Fact, Metadata
+from bichat.events.ledger import Ledger, Stream
+from bichat.events.recorder import Group, Receipt
+from bichat.events.seal import PersonKey
+
+_TRIES = 20
+"""How often a command may lose against rival writers; each time it is decided anew."""
+
+
+class Once(Struct, frozen=True):
+    """An Idempotency-Key and what it stands for: route and body, in one canonical form."""
+
+    key: str
+    request: bytes
+
+
+class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an executed command is told; after it, the log holds everything that this says."""
+
+    dialogue_id: UUID
+    version: int
+    position: int
+    message_id: UUID | None = None
+    """The question that this command asked, or is about."""
+    replayed: bool = False
+    """Answered from a receipt: it was done before."""
+
+
+class Job(Struct, eq=False):
+    """A command on its way through the writer."""
+
+    command: Command
+    by: Metadata
+    once: Once | None
+    if_match: int | None
+    future: Future[Outcome]
+    tries: int = 0
+
+    def key(self) -> tuple[UUID, str, str] | None:
+        """What its receipt is found by."""
+        return (self.by.tenant_id, self.by.actor.id, self.once.key) if self.once else None
+
+    def fail(self, error: Exception) -> None:
+        """Ends it with an error."""
+        self.future.set_exception(error)
+
+
+class _Pending(Struct, eq=False):
+    """What a batch wants to append to one stream, and who waits for it."""
+
+    before: Stream
+    after: Stream
+    rows: list[StoredRow] = []
+    receipts: list[tuple[int, Receipt]] = []
+    answers: list[tuple[Job, int, Outcome | Exception]] = []
+    """Each with the number of rows that stood when it was decided."""
+
+
+class Batch:
+    """Decides jobs in order; nobody is answered before what the answer rests on is committed."""
+
+    def __init__(
+        self, ledger: Ledger, held: dict[UUID, Stream | None], jobs: list[Job], now: datetime
+    ) -> None:
+        """Brings the streams of `jobs` up to date in one round trip; raises `LogUnavailable`."""
+        self._ledger, self._now = ledger, now
+        keys = list({key for job in jobs if (key := job.key())})
+        self._streams, receipts = ledger.refresh(held, keys)
+        self._receipts = {keys[index]: receipt for index, receipt in receipts.items()}
+        self._keys_taken: set[tuple[UUID, str, str]] = set()
+        self._pending: dict[UUID, _Pending] = {}
+        self.again: list[Job] = []
+        """Jobs to be decided anew: they lost to a rival, or wait for one with the same key."""
+        self.position = 0
+        """Of the last event appended."""
+
+    def decide(self, job: Job) -> None:
+        """Decides one job; a failure is its own and harms no other."""
+        stream_id = job.command.dialogue_id
+        key = job.key()
+        if key in self._keys_taken:
+            self.again.append(job)
+            return
+        pending = self._pending.get(stream_id)
+        stream = pending.after if pending else self._streams[stream_id]
+        try:
+            if key and (receipt := self._receipts.get(key)):
+                job.future.set_result(self._replay(job, receipt))
+                return
+            facts = decide(stream.state, job.command, job.by)
+            if job.if_match is not None and job.if_match != stream.head.version:
+                raise PreconditionFailed(version=stream.head.version, expected=job.if_match)
+            pending = pending or _Pending(before=stream, after=stream)
+            self._write(pending, job, facts)
+        except Exception as error:  # whatever it is, it is this caller's answer
+            if pending and pending.rows:
+                # It may rest on what is not committed yet.
+                pending.answers.append((job, len(pending.rows), error))
+            else:
+                job.fail(error)
+            return
+        self._pending[stream_id] = pending
+        if key:
+            self._keys_taken.add(key)
+
+    def append(self) -> dict[UUID, Stream]:
+        """Appends what was decided, answers everyone, and returns the streams as committed."""
+        settled = {
+            stream_id: pending
+            for stream_id, pending in self._pending.items()
+            if pending.rows or pending.receipts
+        }
+        groups = [
+            Group(stream_id, p.before.head, tuple(p.rows), tuple(p.receipts))
+            for stream_id, p in settled.items()
+        ]
+        won = self._ledger.append(groups) if groups else {}
+        committed = dict(self._streams)
+        for index, (stream_id, pending) in enumerate(settled.items()):
+            if index in won:
+                committed[stream_id] = _placed(pending.after, won[index])
+                self.position = max([self.position, *won[index]])
+                self._answer(pending, won[index])
+            else:
+                self._lost(pending)
+        for stream_id, pending in self._pending.items():
+            if stream_id not in settled:
+                self._answer(pending, [])
+        return committed
+
+    def fail(self, error: Exception) -> None:
+        """Ends everyone who waits for this batch: whether it was appended is not known."""
+        for pending in self._pending.values():
+            for job, _, _ in pending.answers:
+                job.fail(error)
+
+    def single(self) -> list[list[Job]]:
+        """The waiting jobs by stream, to be tried stream by stream."""
+        return [[job for job, _, _ in pending.answers] for pending in self._pending.values()]
+
+    def _write(self, pending: _Pending, job: Job, facts: list[Fact]) -> None:
+        rows, stream = [], pending.after
+        for fact in facts:
+            draft = self._draft(stream, job, fact)
+            row = self._ledger.encode(draft)
+            stream = stream.after(draft.event(row))
+            rows.append(row)
+        outcome = Outcome(
+            dialogue_id=job.command.dialogue_id,
+            message_id=_asked(job.command),
+            version=stream.head.version,
+            position=pending.before.head.position,
+        )
+        receipt = self._receipt(job, outcome)
+        # Nothing below can fail: a job is in the group whole or not at all.
+        pending.after = stream
+        pending.rows.extend(rows)
+        if receipt:
+            pending.receipts.append((len(pending.rows), receipt))
+        pending.answers.append((job, len(pending.rows), outcome))
+
+    def _draft(self, stream: Stream, job: Job, fact: Fact) -> Draft:
+        before = stream.head.at
+        return Draft(
+            stream_id=job.command.dialogue_id,
+            version=stream.head.version + 1,
+            at=max(self._now, before) if before else self._now,
+            by=job.by,
+            fact=fact,
+            key=self._sealing_key(stream, job),
+            prev_hash=stream.head.hash,
+        )
+
+    def _sealing_key(self, stream: Stream, job: Job) -> PersonKey:
+        """The key of the dialogue's owner: what is said in it is theirs, whoever says it."""
+        owner = job.command.user_id if isinstance(job.command, StartDialogue) else stream.state.user_id
+        return self._ledger.keys.person(job.by.tenant_id, owner)
+
+    def _receipt(self, job: Job, outcome: Outcome) -> Receipt | None:
+        if job.once is None:
+            return None
+        answer = {"dialogue_id": outcome.dialogue_id, "version": outcome.version}
+        if outcome.message_id:
+            answer["message_id"] = outcome.message_id
+        return Receipt(
+            job.by.tenant_id,
+            job.by.actor.id,
+            job.once.key,
+            self._fingerprint(job),
+            job.by.command_id,
+            msgspec.json.encode(answer).decode(),
+            outcome.position,
+        )
+
+    def _fingerprint(self, job: Job) -> bytes:
+        request = job.once.request if job.once else b""
+        person = self._ledger.keys.person(job.by.tenant_id, job.by.actor.id)
+        return person.digest("receipt", request)
+
+    def _replay(self, job: Job, receipt: Receipt) -> Outcome:
+        if not hmac.compare_digest(receipt.fingerprint, self._fingerprint(job)):
+            raise KeyReused()
+        told = msgspec.json.decode(receipt.answer, type=dict[str, UUID | int])
+        return msgspec.convert({**told, "position": receipt.position, "replayed": True}, Outcome)
+
+    def _answer(self, pending: _Pending, positions: list[int]) -> None:
+        for job, rows, answer in pending.answers:
+            if isinstance(answer, Exception):
+                job.fail(answer)
+            else:
+                position = positions[rows - 1] if rows else answer.position
+                job.future.set_result(msgspec.structs.replace(answer, position=position))
+
+    def _lost(self, pending: _Pending) -> None:
+        for job, _, _ in pending.answers:
+            job.tries += 1
+            if job.tries < _TRIES:
+                self.again.append(job)
+            else:
+                job.fail(VersionRace())
+
+
+def _placed(stream: Stream, positions: list[int]) -> Stream:
+    if not positions:
+        return stream
+    return msgspec.structs.replace(stream, head=msgspec.structs.replace(stream.head, position=positions[-1]))
+
+
+def _asked(command: Command) -> UUID | None:
+    messages = getattr(command, "messages", ())
+    if messages:
+        question: UUID = messages[-1].message_id
+        return question
+    return getattr(command, "message_id", None)
