@@ -111,7 +111,6 @@ class Deltas:
             decode_responses=True,
             socket_timeout=1,
             socket_connect_timeout=1,
-            socket_keepalive=True,
             health_check_interval=15,
             retry=Retry(NoBackoff(), 0),
         )

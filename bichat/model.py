@@ -206,13 +206,15 @@ def _expect_an_answer(heard: int, last: Chunk) -> None:
 
 
 def _message(error: openai.APIError) -> str:
-    return str(error.body.get("message") or "") if isinstance(error.body, dict) else ""
+    body = error.body if isinstance(error.body, dict) else {}
+    code = body.get("code")
+    return f"{body.get('message') or ''}" + (f" ({code})" if code and isinstance(code, str) else "")
 
 
 def _refusal(status: int, told: str, retry_after: float | None) -> ModelError:
     detail = f"HTTP {status}: {told}" if told else f"HTTP {status}"
     overloaded = status in (408, 409, 425, 429) or status >= 500
-    if overloaded and "insufficient_quota" not in told and "exceeded your current quota" not in told:
+    if overloaded and "insufficient_quota" not in told:
         return ModelUnavailable(detail=detail, retry_after=retry_after)
     return ModelRefused(detail=detail)
 

