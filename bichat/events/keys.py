@@ -57,6 +57,8 @@ class KeyStore:
     def person(self, tenant_id: UUID, user_id: str) -> PersonKey:
         """The key that seals this person's text now; made on first use."""
         person = (tenant_id, user_id)
+        if held := _held(self._by_person, person):
+            return held
         self.prepare([person])
         return self._by_person.get(person)
 
@@ -76,11 +78,10 @@ class KeyStore:
 
     def by_id(self, key_id: UUID) -> PersonKey | None:
         """The key that something was sealed with; `None` when it was destroyed."""
+        if held := _held(self._by_id, key_id):
+            return held
         self.prepare_ids([key_id])
-        try:
-            return self._by_id.get(key_id)
-        except KeyError:
-            return None
+        return _held(self._by_id, key_id)
 
     def prepare_ids(self, key_ids: Iterable[UUID]) -> None:
         """Fetches the keys that are not held, in one round trip."""
@@ -149,9 +150,8 @@ def _place(key_id: UUID, person: Person) -> bytes:
     return b"bichat.key.1" + key_id.bytes + person[0].bytes + person[1].encode()
 
 
-def _held(cache: LRUCache[Any, PersonKey], key: object) -> bool:
+def _held(cache: LRUCache[Any, PersonKey], key: object) -> PersonKey | None:
     try:
-        cache.get(key)
+        return cache.get(key)
     except KeyError:
-        return False
-    return True
+        return None
