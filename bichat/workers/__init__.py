@@ -1,0 +1,1 @@
+"""What runs beside requests: folding read models, and answering questions with a model."""
