@@ -106,6 +106,10 @@ class LogRejected(Unavailable):
     """The log did not take this event: {reason}"""
 
 
+class ReadsUnavailable(Unavailable):
+    """The database cannot be read right now: {reason}"""
+
+
 class ReadModelBehind(Unavailable):
     """The read model has not caught up yet: try again in a moment."""
 

@@ -1,0 +1,164 @@
+"""The read model `dialogues`: the list of a user's dialogues, last changed first."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+import immutables
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+from psycopg import AsyncConnection, Connection
+from psycopg.rows import tuple_row
+
+from bichat.events.dialogue import Lifecycle, QuestionStatus
+from bichat.events.envelope import Event
+from bichat.events.transcript import Dialogue, Message, Turn, transcribe
+from bichat.projections import cursor, sql
+from bichat.projections.read_model import Build, ReadModel, known_before, question_of
+
+Dialogues = dict[UUID, Dialogue]
+
+
+# --- from the log into the tables ------------------------------------------------------------------
+
+
+def apply(build: Build, connection: Connection[Any], events: Sequence[Event]) -> None:
+    """Folds events into the list and the counts."""
+    held = _held(build, connection, events)
+    now = fold(held, events)
+    sql.write(connection, build.sql("write"), map(_row, now.values()))
+    sql.write(connection, build.sql("count"), _moved(held, now))
+
+
+def fold(held: Dialogues, events: Iterable[Event]) -> Dialogues:
+    """Each dialogue touched, after `events`; of its turns it knows the newest question's."""
+    now: Dialogues = {}
+    for event in events:
+        before = now.get(event.stream_id) or held.get(event.stream_id)
+        now[event.stream_id] = transcribe(before and _with_turn(before, event), event)
+    return now
+
+
+def _with_turn(dialogue: Dialogue, event: Event) -> Dialogue:
+    """Older questions are not held: one that `event` is about gets a turn that is never the newest."""
+    question = question_of(event.fact)
+    if question is None or question in dialogue.turns:
+        return dialogue
+    turn = Turn(message_id=question, seq=0, version=0, at=event.at)
+    return replace(dialogue, turns=dialogue.turns.set(question, turn))
+
+
+def _held(build: Build, connection: Connection[Any], events: Sequence[Event]) -> Dialogues:
+    held: Dialogues = {}
+    known = known_before(events)
+    if known:
+        with connection.cursor(row_factory=tuple_row) as found:
+            for *header, question, seq, status in found.execute(build.sql("held"), (known,)):
+                dialogue = Dialogue(**dict(zip(_HEADER, header, strict=True)))
+                if question:
+                    turn = Turn(
+                        message_id=question, seq=seq, version=0, at=dialogue.updated_at, status=status
+                    )
+                    dialogue = replace(dialogue, turns=immutables.Map({question: turn}))
+                held[dialogue.id] = dialogue
+    return held
+
+
+_HEADER = tuple(name for name in Dialogue.__struct_fields__ if name not in ("messages", "turns"))
+
+
+def _row(dialogue: Dialogue) -> dict[str, Any]:
+    row = {name: getattr(dialogue, name) for name in _HEADER}
+    newest = max(dialogue.turns.values(), key=lambda turn: turn.seq, default=None)
+    if newest and newest.seq:
+        row |= {"question_id": newest.message_id, "question_seq": newest.seq, "status": newest.status}
+    return row | {"last_message": dialogue.last_message}
+
+
+def _moved(held: Dialogues, now: Dialogues) -> Iterator[dict[str, Any]]:
+    """By how much the number of dialogues in each state changes."""
+    moved: Counter[tuple[UUID, str, str]] = Counter()
+    for dialogue in now.values():
+        before = held.get(dialogue.id)
+        if before is None or before.state != dialogue.state:
+            moved[dialogue.tenant_id, dialogue.user_id, dialogue.state] += 1
+            if before:
+                moved[before.tenant_id, before.user_id, before.state] -= 1
+    for (tenant_id, user_id, state), dialogues in moved.items():
+        yield {"tenant_id": tenant_id, "user_id": user_id, "state": state, "dialogues": dialogues}
+
+
+MODEL = ReadModel(name="dialogues", shape=1, tables=("dialogues", "dialogues_counts"), apply=apply)
+
+
+# --- from the tables to who asks -------------------------------------------------------------------
+
+
+class Listed(Struct, frozen=True, kw_only=True):
+    """One dialogue in the list; `status` is that of the reply to its newest question."""
+
+    id: UUID
+    tenant_id: UUID
+    user_id: str
+    label: str | None
+    state: Lifecycle
+    version: int
+    created_at: datetime
+    updated_at: datetime
+    message_count: int
+    last_message: Message | None
+    status: QuestionStatus | None
+
+
+class Page(Struct, frozen=True, kw_only=True):
+    """Some dialogues; `next` is where the following ones begin, `total` is not known for a search."""
+
+    data: tuple[Listed, ...]
+    next: str | None
+    total: int | None
+
+
+_message = msgspec.json.Decoder(Message)
+_FIRST = ("infinity", UUID(int=2**128 - 1))
+
+
+async def page(
+    connection: AsyncConnection[Any], tenant_id: UUID, user_id: str, *,
+    state: Literal["active", "archived", "deleted"] = "active", limit: int = 20,
+    after: str | None = None, offset: int = 0, q: str = "",
+) -> Page:  # fmt: skip
+    """A page of a user's dialogues, last changed first; `q` looks in labels and last messages.
+
+    Raises `Invalid` for an `after` that is no cursor of this list.
+    """
+    before, before_id = cursor.read(after, tuple[datetime, UUID]) if after else _FIRST
+    values = {
+        "tenant_id": tenant_id, "user_id": user_id, "state": state, "limit": limit + 1, "offset": offset,
+        "before": str(before), "before_id": before_id, "pattern": f"%{_escaped(q)}%",
+    }  # fmt: skip
+    async with connection.cursor(row_factory=tuple_row) as found:
+        total = None
+        if not q:
+            await found.execute(MODEL.sql("total"), values)
+            total = (await found.fetchone() or (0,))[0]
+        await found.execute(MODEL.sql("matching" if q else "page"), values)
+        rows = [_listed(row) async for row in found]
+    more = rows[limit - 1] if len(rows) > limit else None
+    return Page(
+        data=tuple(rows[:limit]), next=cursor.write((more.updated_at, more.id)) if more else None, total=total
+    )
+
+
+def _listed(row: Sequence[Any]) -> Listed:
+    *header, last, status = row
+    values = dict(zip(_HEADER, header, strict=True))
+    return Listed(**values, last_message=_message.decode(last) if last else None, status=status)
+
+
+def _escaped(q: str) -> str:
+    return q.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_").replace("\x00", "")

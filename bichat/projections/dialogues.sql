@@ -1,0 +1,72 @@
+-- The list of a user's dialogues, last changed first, and how many there are in each state.
+
+-- name: tables
+create table bichat.dialogues_vN_gN (
+    id            uuid        primary key,
+    tenant_id     uuid        not null,
+    user_id       text        not null,
+    label         text,
+    state         text        not null,
+    version       bigint      not null,
+    created_at    timestamptz not null,
+    updated_at    timestamptz not null,
+    message_count bigint      not null,
+    last_message  jsonb,
+    question_id   uuid,  -- the newest question
+    question_seq  bigint,
+    status        text   -- of the reply to it
+) with (fillfactor = 70);
+
+create table bichat.dialogues_counts_vN_gN (
+    tenant_id uuid   not null,
+    user_id   text   not null,
+    state     text   not null,
+    dialogues bigint not null,
+    primary key (tenant_id, user_id, state)
+) with (fillfactor = 50);
+
+-- name: indexes
+create index dialogues_vN_gN_list
+    on bichat.dialogues_vN_gN (tenant_id, user_id, state, updated_at desc, id desc);
+
+-- name: held
+select id, tenant_id, user_id, label, state, version, created_at, updated_at, message_count,
+       question_id, question_seq, status
+from bichat.dialogues_vN_gN where id = any(%s);
+
+-- name: write
+insert into bichat.dialogues_vN_gN as held
+select * from jsonb_populate_recordset(null::bichat.dialogues_vN_gN, %s)
+on conflict (id) do update set
+    label = excluded.label, state = excluded.state, version = excluded.version,
+    updated_at = excluded.updated_at, message_count = excluded.message_count,
+    last_message = coalesce(excluded.last_message, held.last_message),
+    question_id = excluded.question_id, question_seq = excluded.question_seq, status = excluded.status;
+
+-- name: count
+insert into bichat.dialogues_counts_vN_gN as held
+select * from jsonb_populate_recordset(null::bichat.dialogues_counts_vN_gN, %s)
+on conflict (tenant_id, user_id, state) do update set dialogues = held.dialogues + excluded.dialogues;
+
+-- name: page
+select id, tenant_id, user_id, label, state, version, created_at, updated_at, message_count,
+       last_message::text, status
+from bichat.dialogues_vN
+where tenant_id = %(tenant_id)s and user_id = %(user_id)s and state = %(state)s
+  and (updated_at, id) < (%(before)s, %(before_id)s)
+order by updated_at desc, id desc
+limit %(limit)s offset %(offset)s;
+
+-- name: matching
+select id, tenant_id, user_id, label, state, version, created_at, updated_at, message_count,
+       last_message::text, status
+from bichat.dialogues_vN
+where tenant_id = %(tenant_id)s and user_id = %(user_id)s and state = %(state)s
+  and (updated_at, id) < (%(before)s, %(before_id)s)
+  and (label ilike %(pattern)s or last_message->>'content' ilike %(pattern)s)
+order by updated_at desc, id desc
+limit %(limit)s offset %(offset)s;
+
+-- name: total
+select dialogues from bichat.dialogues_counts_vN
+where tenant_id = %(tenant_id)s and user_id = %(user_id)s and state = %(state)s;

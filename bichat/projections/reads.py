@@ -1,0 +1,123 @@
+"""Reading on behalf of who asks: a pool of connections that see one tenant at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
+
+from bichat.errors import ReadModelBehind, ReadsUnavailable, Stopping
+from bichat.projections.sql import statement
+from bichat.projections.versions import MODELS
+
+POLL = 0.015
+"""Seconds between two looks at the checkpoints while somebody waits for one."""
+_SHAPES = {model.name: model.shape for model in MODELS}
+
+
+class Reads:
+    """An async pool on the role `bichat_reader`, and the one place that waits for read models."""
+
+    def __init__(self, database_url: str, *, size: int = 8) -> None:
+        self._pool: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool(
+            database_url, min_size=1, max_size=size, max_waiting=size * 32, timeout=5.0, open=False,
+            configure=_configure, check=_check, name="reads", reconnect_timeout=60.0,
+            kwargs={"autocommit": True, "connect_timeout": 5, "application_name": "bichat-reads"},
+        )  # fmt: skip
+        self._positions = dict.fromkeys(_SHAPES, -1)
+        self._moved = asyncio.Event()
+        self._waiting = 0
+        self._poller: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Starts the pool; it fills in the background."""
+        await self._pool.open()
+
+    async def close(self) -> None:
+        """Ends the connections."""
+        if self._poller:
+            self._poller.cancel()
+        await self._pool.close()
+
+    @asynccontextmanager
+    async def tenant(self, tenant_id: UUID) -> AsyncIterator[AsyncConnection[Any]]:
+        """A connection that sees this tenant's rows and nothing else; raises `Unavailable` kinds.
+
+        A pipeline is one implicit transaction up to its end: the binding travels with the first
+        query and is gone with the last.
+        """
+        with _available():
+            async with self._pool.connection() as connection, connection.pipeline():
+                await connection.execute(statement("reads", "bind"), (str(tenant_id),))
+                yield connection
+
+    async def head(self) -> int:
+        """The position of the log's newest event."""
+        with _available():
+            async with self._pool.connection() as connection:
+                row = await (await connection.execute(statement("reads", "head"))).fetchone()
+        return int(row[0]) if row else 0
+
+    async def positions(self) -> dict[str, int]:
+        """How far the log is in each read model that serves this code."""
+        with _available():
+            async with self._pool.connection() as connection:
+                found = await (await connection.execute(statement("reads", "positions"))).fetchall()
+        return {name: position for name, shape, position in found if _SHAPES.get(name) == shape}
+
+    async def caught_up(self, name: str, position: int, timeout: float = 5.0) -> None:  # noqa: ASYNC109
+        """Returns once the read model holds the log up to `position`; else raises `ReadModelBehind`."""
+        if self._positions[name] >= position:
+            return
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(timeout):
+                while self._positions[name] < position:
+                    if self._poller is None or self._poller.done():
+                        self._poller = asyncio.create_task(self._poll(), name="reads.poll")
+                    await self._moved.wait()
+        except TimeoutError:
+            raise ReadModelBehind from None
+        finally:
+            self._waiting -= 1
+
+    async def _poll(self) -> None:
+        """Shared by all who wait; ends with the last of them."""
+        while self._waiting:
+            try:
+                self._positions |= await self.positions()
+            finally:
+                self._moved.set()
+                self._moved = asyncio.Event()
+            await asyncio.sleep(POLL)
+
+
+@contextmanager
+def _available() -> Iterator[None]:
+    try:
+        yield
+    except PoolClosed:
+        raise Stopping from None
+    except (PoolTimeout, TooManyRequests):
+        raise ReadsUnavailable(reason="no connection is free") from None
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        raise ReadsUnavailable(reason=type(error).__name__) from error
+
+
+async def _configure(connection: AsyncConnection[Any]) -> None:
+    await connection.execute(statement("reads", "configure"))
+
+
+async def _check(connection: AsyncConnection[Any]) -> None:
+    """Asks a connection whether it lives, but only when its socket has something to say while idle."""
+    poll = select.poll()
+    poll.register(connection.pgconn.socket, select.POLLIN)
+    if poll.poll(0):
+        await AsyncConnectionPool.check_connection(connection)

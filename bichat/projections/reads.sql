@@ -1,0 +1,18 @@
+-- What answers a request asks before it reads.
+
+-- name: configure
+set role bichat_reader;
+set default_transaction_read_only = on;
+set statement_timeout = '10s';
+set jit = off;
+
+-- name: bind
+select set_config('bichat.tenant', %s, true);
+
+-- name: head
+select bichat.head();
+
+-- name: positions
+select s.name, s.shape, min(c.position)
+from bichat.serving s join bichat.checkpoints c using (name, shape, build)
+group by s.name, s.shape;

@@ -1,0 +1,178 @@
+"""The read model `replies`: the questions without an answer, which are the workers' queue."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from msgspec import Struct
+from msgspec.structs import replace
+from psycopg import AsyncConnection, Connection
+from psycopg.rows import class_row, tuple_row
+
+from bichat.events.dialogue import (
+    DialogueState,
+    MessageAdded,
+    Question,
+    QuestionStatus,
+    ReplyFailed,
+    evolve,
+)
+from bichat.events.envelope import Event
+from bichat.projections import sql
+from bichat.projections.read_model import Build, ReadModel, asked_before, known_before, question_of
+
+States = dict[UUID, DialogueState]
+
+
+# --- from the log into the tables ------------------------------------------------------------------
+
+
+class Change(NamedTuple):
+    """What events did to one question: how it stands (None: answered) and what to write beside that."""
+
+    dialogue_id: UUID
+    question: Question | None
+    asked: Event | None
+    failed: ReplyFailed | None
+    last: Event
+
+
+def apply(build: Build, connection: Connection[Any], events: Sequence[Event]) -> None:
+    """Folds events into the queue; leases are not its business."""
+    held = _held(build, connection, events)
+    now = fold(held, events)
+    changes = touched(now, events)
+    started = (_owner(i, s) for i, s in now.items() if i not in held)
+    sql.write(connection, build.sql("write_owners"), started)
+    sql.write(connection, build.sql("write"), _rows(now, changes))
+    answered = [message_id for message_id, change in changes.items() if change.question is None]
+    if answered:
+        connection.execute(build.sql("answered"), (answered,))
+
+
+def fold(held: States, events: Iterable[Event]) -> States:
+    """The deciding state of each dialogue touched, after `events`, as far as these questions go."""
+    now: States = {}
+    for event in events:
+        before = now.get(event.stream_id) or held.get(event.stream_id, DialogueState())
+        now[event.stream_id] = evolve(before, event)
+    return now
+
+
+def touched(now: States, events: Iterable[Event]) -> dict[UUID, Change]:
+    """The questions that `events` are about."""
+    changes: dict[UUID, Change] = {}
+    for event in events:
+        fact = event.fact
+        asks = isinstance(fact, MessageAdded) and fact.asks is not None
+        message_id = fact.message_id if isinstance(fact, MessageAdded) and asks else question_of(fact)
+        if message_id is None:
+            continue
+        old = changes.get(message_id)
+        changes[message_id] = Change(
+            dialogue_id=event.stream_id,
+            question=now[event.stream_id].unanswered.get(message_id),
+            asked=event if asks else old and old.asked,
+            failed=fact if isinstance(fact, ReplyFailed) else old and old.failed,
+            last=event,
+        )
+    return changes
+
+
+def _held(build: Build, connection: Connection[Any], events: Sequence[Event]) -> States:
+    held: States = {}
+    known = known_before(events)
+    if known:
+        with connection.cursor(row_factory=tuple_row) as found:
+            for dialogue_id, tenant_id, user_id in found.execute(build.sql("held_owners"), (known,)):
+                held[dialogue_id] = DialogueState(lifecycle="active", tenant_id=tenant_id, user_id=user_id)
+            questions = [message_id for _, message_id in asked_before(events)]
+            for dialogue_id, message_id, *how in found.execute(build.sql("held"), (questions,)):
+                unanswered = held[dialogue_id].unanswered.set(message_id, Question(*how))
+                held[dialogue_id] = replace(held[dialogue_id], unanswered=unanswered)
+    return held
+
+
+def _owner(dialogue_id: UUID, state: DialogueState) -> dict[str, Any]:
+    return {"dialogue_id": dialogue_id, "tenant_id": state.tenant_id, "user_id": state.user_id}
+
+
+def _rows(now: States, changes: dict[UUID, Change]) -> Iterator[dict[str, Any]]:
+    # Of a question already there, position and asked_at are not written.
+    for message_id, (dialogue_id, question, asked, failed, last) in changes.items():
+        if question is None:
+            continue
+        yield _owner(dialogue_id, now[dialogue_id]) | {
+            "message_id": message_id, "version": question.version, "position": (asked or last).position,
+            "asked_at": (asked or last).at, "updated_at": last.at, "status": question.status,
+            "due": question.status in ("waiting", "running"), "attempt": question.attempt,
+            "tries": question.tries, "cancel_requested": question.cancel_requested,
+            "code": failed and failed.code, "detail": failed and failed.detail,
+        }  # fmt: skip
+
+
+MODEL = ReadModel(name="replies", shape=1, tables=("replies", "replies_owners"), apply=apply)
+
+
+# --- the workers' side, on a connection of the owner in autocommit mode -----------------------------
+
+
+class Claim(Struct, frozen=True, kw_only=True):
+    """A question leased to a worker. One that runs has lost its worker; the next attempt is one more."""
+
+    message_id: UUID
+    dialogue_id: UUID
+    tenant_id: UUID
+    user_id: str
+    version: int
+    """Of the question's event in its dialogue."""
+    status: QuestionStatus
+    attempt: int
+    tries: int
+    """Attempts since it was asked or requeued."""
+    cancel_requested: bool
+
+
+async def claim(
+    connection: AsyncConnection[Any], holder: str, limit: int, lease_seconds: float = 15.0
+) -> list[Claim]:
+    """Leases up to `limit` due questions to `holder`: of each dialogue the first, tenants in turns."""
+    values = {"holder": holder, "limit": limit, "seconds": lease_seconds}
+    async with connection.cursor(row_factory=class_row(Claim)) as found:
+        await found.execute(MODEL.sql("claim"), values)
+        return await found.fetchall()
+
+
+async def renew(
+    connection: AsyncConnection[Any], holder: str, ids: Sequence[UUID], lease_seconds: float = 15.0
+) -> set[UUID]:
+    """Prolongs leases; those not in the answer are lost to another holder."""
+    await connection.execute(MODEL.sql("sweep"))
+    values = {"holder": holder, "ids": list(ids), "seconds": lease_seconds}
+    return await _ids(connection, MODEL.sql("renew"), values)
+
+
+async def hand_back(
+    connection: AsyncConnection[Any], holder: str, message_id: UUID, wait_seconds: float
+) -> None:
+    """Gives a question up; nobody may claim it before `wait_seconds` have passed."""
+    values = {"holder": holder, "id": message_id, "seconds": wait_seconds}
+    await connection.execute(MODEL.sql("hand_back"), values)
+
+
+async def release(connection: AsyncConnection[Any], holder: str, message_id: UUID) -> None:
+    """Gives up the lease of a question that has ended; kept a moment, until this read model knows it too."""
+    await hand_back(connection, holder, message_id, 2.0)
+
+
+async def cancel_requested(connection: AsyncConnection[Any], ids: Sequence[UUID]) -> set[UUID]:
+    """Those of `ids` that nobody wants answered any more: to be cancelled, or ended already."""
+    return await _ids(connection, MODEL.sql("unwanted"), (list(ids),))
+
+
+async def _ids(connection: AsyncConnection[Any], query: bytes, values: Any) -> set[UUID]:
+    async with connection.cursor(row_factory=tuple_row) as found:
+        await found.execute(query, values)
+        return {message_id async for (message_id,) in found}

@@ -1,0 +1,118 @@
+-- The questions without an answer: the queue of the workers, and what ops look at.
+
+-- name: tables
+create table bichat.replies_vN_gN (
+    message_id       uuid        primary key,
+    dialogue_id      uuid        not null,
+    tenant_id        uuid        not null,
+    user_id          text        not null,
+    version          bigint      not null,  -- of the question's event: the order within its dialogue
+    position         bigint      not null,  -- of the same: the order in the queue
+    asked_at         timestamptz not null,
+    updated_at       timestamptz not null,
+    status           text        not null,
+    due              boolean     not null,  -- waits, or runs and may have lost its worker
+    attempt          int         not null,
+    tries            int         not null,  -- attempts since it was asked or requeued
+    cancel_requested boolean     not null,
+    code             text,                  -- of the last failure
+    detail           text
+) with (fillfactor = 70);
+
+create table bichat.replies_owners_vN_gN (
+    dialogue_id uuid primary key,
+    tenant_id   uuid not null,
+    user_id     text not null
+);
+
+-- name: indexes
+create index replies_vN_gN_due on bichat.replies_vN_gN (tenant_id, position) where due;
+create index replies_vN_gN_order on bichat.replies_vN_gN (dialogue_id, version) where due;
+
+-- name: held_owners
+select dialogue_id, tenant_id, user_id from bichat.replies_owners_vN_gN where dialogue_id = any(%s);
+
+-- name: held
+select dialogue_id, message_id, version, status, attempt, tries, cancel_requested
+from bichat.replies_vN_gN where message_id = any(%s);
+
+-- name: write_owners
+insert into bichat.replies_owners_vN_gN
+select * from jsonb_populate_recordset(null::bichat.replies_owners_vN_gN, %s);
+
+-- name: write
+insert into bichat.replies_vN_gN as held
+select * from jsonb_populate_recordset(null::bichat.replies_vN_gN, %s)
+on conflict (message_id) do update set
+    updated_at = excluded.updated_at, status = excluded.status, due = excluded.due,
+    attempt = excluded.attempt, tries = excluded.tries, cancel_requested = excluded.cancel_requested,
+    code = coalesce(excluded.code, held.code),
+    detail = case when excluded.code is null then held.detail else excluded.detail end;
+
+-- name: answered
+delete from bichat.replies_vN_gN where message_id = any(%s);
+
+-- name: claim
+-- Tenants take turns: whoever has fewest replies under way goes first. Of a dialogue only its first due
+-- question can be claimed. The row lock keeps workers out of each other's way, the lease's key keeps them
+-- from claiming one question twice.
+with recursive live as materialized (
+    select message_id, tenant_id, holder from bichat.reply_leases where expires_at > clock_timestamp()
+), tenants as (
+    (select tenant_id from bichat.replies_vN where due order by tenant_id limit 1)
+    union all
+    select (select r.tenant_id from bichat.replies_vN r where r.due and r.tenant_id > t.tenant_id
+            order by r.tenant_id limit 1)
+    from tenants t where t.tenant_id is not null
+), candidates as (
+    select c.message_id, c.position, c.nth
+         + (select count(*) from live where live.tenant_id = t.tenant_id and holder <> '') as turn
+    from tenants t cross join lateral (
+        select r.message_id, r.position, row_number() over (order by r.position) as nth
+        from bichat.replies_vN r
+        where r.due and r.tenant_id = t.tenant_id
+          and not exists (select from live where live.message_id = r.message_id)
+          and not exists (select from bichat.replies_vN earlier
+                          where earlier.due and earlier.dialogue_id = r.dialogue_id
+                            and earlier.version < r.version)
+        order by r.position limit %(limit)s
+    ) c
+), due as (
+    select r.* from bichat.replies_vN r join candidates c using (message_id)
+    where r.due
+    order by c.turn, c.position
+    limit %(limit)s
+    for update of r skip locked
+), leased as (
+    insert into bichat.reply_leases as lease (message_id, tenant_id, dialogue_id, holder, expires_at)
+    select message_id, tenant_id, dialogue_id, %(holder)s,
+           clock_timestamp() + make_interval(secs => %(seconds)s)
+    from due
+    on conflict (message_id) do update set holder = excluded.holder, expires_at = excluded.expires_at
+    where lease.expires_at <= clock_timestamp()
+    returning message_id
+)
+select message_id, dialogue_id, tenant_id, user_id, version, status, attempt, tries, cancel_requested
+from due join leased using (message_id) order by position;
+
+-- name: renew
+update bichat.reply_leases set expires_at = clock_timestamp() + make_interval(secs => %(seconds)s)
+where message_id = any(%(ids)s) and holder = %(holder)s
+returning message_id;
+
+-- name: hand_back
+-- A row without a holder may not be claimed before it expires.
+update bichat.reply_leases
+set holder = '', expires_at = clock_timestamp() + make_interval(secs => %(seconds)s)
+where message_id = %(id)s and holder = %(holder)s;
+
+-- name: sweep
+delete from bichat.reply_leases where message_id in (
+    select message_id from bichat.reply_leases
+    where expires_at < clock_timestamp() - interval '10 seconds' limit 1000 for update skip locked);
+
+-- name: unwanted
+select asked.message_id
+from unnest(%s::uuid[]) as asked(message_id)
+left join bichat.replies_vN r using (message_id)
+where r.message_id is null or not r.due or r.cancel_requested;

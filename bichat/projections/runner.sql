@@ -1,0 +1,15 @@
+-- How far a build has read the log.
+
+-- name: lock
+select pg_try_advisory_lock(hashtextextended('bichat.' || %s, 0));
+
+-- name: position
+select position from bichat.checkpoints where name = %s and shape = %s and build = %s and partition = 0;
+
+-- name: advance
+update bichat.checkpoints set position = %s, state = 'live', error = '', updated_at = clock_timestamp()
+where name = %s and shape = %s and build = %s and partition = 0 and position = %s;
+
+-- name: stopped
+update bichat.checkpoints set state = 'stopped', error = %s, updated_at = clock_timestamp()
+where name = %s and shape = %s and build = %s and partition = 0 and position = %s;

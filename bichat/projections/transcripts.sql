@@ -1,0 +1,148 @@
+-- What is said in each dialogue: a header, pages of at most 50 messages, and how each reply stands.
+-- `_vN` is the shape, `_gN` the build.
+
+-- name: tables
+create table bichat.transcripts_vN_gN (
+    id            uuid        primary key,
+    tenant_id     uuid        not null,
+    user_id       text        not null,
+    label         text,
+    state         text        not null,
+    version       bigint      not null,
+    created_at    timestamptz not null,
+    updated_at    timestamptz not null,
+    message_count bigint      not null,
+    last_message  jsonb
+) with (fillfactor = 70);
+
+-- A full page is not touched again; the open one is appended to. `version` is its newest message's.
+create table bichat.transcripts_pages_vN_gN (
+    dialogue_id uuid   not null,
+    page        bigint not null,
+    tenant_id   uuid   not null,
+    version     bigint not null,
+    questions   uuid[] not null,
+    messages    jsonb  not null,
+    primary key (dialogue_id, page)
+) with (fillfactor = 70);
+
+create table bichat.transcripts_turns_vN_gN (
+    dialogue_id uuid        not null,
+    message_id  uuid        not null,
+    tenant_id   uuid        not null,
+    seq         bigint      not null,
+    version     bigint      not null,
+    position    bigint      not null,
+    at          timestamptz not null,
+    status      text        not null,
+    attempt     int         not null,
+    model       text        not null,
+    code        text        not null,
+    detail      text,
+    partial     text,
+    usage       jsonb       not null,
+    primary key (dialogue_id, message_id)
+);
+
+-- name: indexes
+create index transcripts_turns_vN_gN_version on bichat.transcripts_turns_vN_gN (dialogue_id, version);
+
+-- name: held_headers
+select id, tenant_id, user_id, label, state, version, created_at, updated_at, message_count
+from bichat.transcripts_vN_gN where id = any(%s);
+
+-- name: held_turns
+select t.dialogue_id, t.message_id, t.seq, t.version, t.position, t.at, t.status, t.attempt, t.model, t.code,
+       t.detail, t.partial, t.usage::text
+from bichat.transcripts_turns_vN_gN t
+join unnest(%s::uuid[], %s::uuid[]) as asked(dialogue_id, message_id) using (dialogue_id, message_id);
+
+-- name: write_headers
+insert into bichat.transcripts_vN_gN as held
+select * from jsonb_populate_recordset(null::bichat.transcripts_vN_gN, %s)
+on conflict (id) do update set
+    label = excluded.label, state = excluded.state, version = excluded.version,
+    updated_at = excluded.updated_at, message_count = excluded.message_count,
+    last_message = coalesce(excluded.last_message, held.last_message);
+
+-- name: write_pages
+insert into bichat.transcripts_pages_vN_gN as held
+select * from jsonb_populate_recordset(null::bichat.transcripts_pages_vN_gN, %s)
+on conflict (dialogue_id, page) do update set
+    version = excluded.version, questions = held.questions || excluded.questions,
+    messages = held.messages || excluded.messages;
+
+-- name: write_turns
+insert into bichat.transcripts_turns_vN_gN as held
+select * from jsonb_populate_recordset(null::bichat.transcripts_turns_vN_gN, %s)
+on conflict (dialogue_id, message_id) do update set
+    version = excluded.version, position = excluded.position, at = excluded.at, status = excluded.status,
+    attempt = excluded.attempt, model = excluded.model, code = excluded.code, detail = excluded.detail,
+    partial = excluded.partial, usage = excluded.usage;
+
+-- name: slice
+-- A header with the pages and turns of some messages: one statement, so one snapshot.
+select h.id, h.tenant_id, h.user_id, h.label, h.state, h.version, h.created_at, h.updated_at, h.message_count,
+    array(
+        select p.messages::text from bichat.transcripts_pages_vN p
+        where p.dialogue_id = h.id and p.tenant_id = h.tenant_id
+          and p.page between %(first)s and %(last)s order by p.page
+    ),
+    (
+        select coalesce(jsonb_agg(t), '[]')::text from bichat.transcripts_turns_vN t
+        where t.dialogue_id = h.id and t.tenant_id = h.tenant_id and t.message_id in (
+            select unnest(p.questions) from bichat.transcripts_pages_vN p
+            where p.dialogue_id = h.id and p.tenant_id = h.tenant_id
+              and p.page between %(first)s and %(last)s)
+    )
+from bichat.transcripts_vN h
+where h.id = %(dialogue_id)s and h.tenant_id = %(tenant_id)s and h.user_id = %(user_id)s;
+
+-- name: newest
+-- As `slice`, for the pages that hold the newest messages.
+select h.id, h.tenant_id, h.user_id, h.label, h.state, h.version, h.created_at, h.updated_at, h.message_count,
+    array(
+        select p.messages::text from bichat.transcripts_pages_vN p
+        where p.dialogue_id = h.id and p.tenant_id = h.tenant_id
+          and p.page >= greatest(h.message_count - %(limit)s, 0) / 50 order by p.page
+    ),
+    (
+        select coalesce(jsonb_agg(t), '[]')::text from bichat.transcripts_turns_vN t
+        where t.dialogue_id = h.id and t.tenant_id = h.tenant_id and t.message_id in (
+            select unnest(p.questions) from bichat.transcripts_pages_vN p
+            where p.dialogue_id = h.id and p.tenant_id = h.tenant_id
+              and p.page >= greatest(h.message_count - %(limit)s, 0) / 50)
+    )
+from bichat.transcripts_vN h
+where h.id = %(dialogue_id)s and h.tenant_id = %(tenant_id)s and h.user_id = %(user_id)s;
+
+-- name: changes
+-- Pages are in the order of their versions, so walking back stops at the first one that is old enough.
+select h.id, h.tenant_id, h.user_id, h.label, h.state, h.version, h.created_at, h.updated_at, h.message_count,
+    array(
+        select p.messages::text from bichat.transcripts_pages_vN p
+        where p.dialogue_id = h.id and p.tenant_id = h.tenant_id and p.version > %(since)s
+          and p.page >= coalesce((
+            select old.page from bichat.transcripts_pages_vN old
+            where old.dialogue_id = h.id and old.tenant_id = h.tenant_id and old.version <= %(since)s
+            order by old.page desc limit 1), 0)
+        order by p.page
+    ),
+    (
+        select coalesce(jsonb_agg(t), '[]')::text from bichat.transcripts_turns_vN t
+        where t.dialogue_id = h.id and t.tenant_id = h.tenant_id and t.version > %(since)s
+    )
+from bichat.transcripts_vN h
+where h.id = %(dialogue_id)s and h.tenant_id = %(tenant_id)s and h.user_id = %(user_id)s;
+
+-- name: reply
+-- A turn with the page that holds its answer: the message whose version is the turn's.
+select to_jsonb(t)::text, (
+    select p.messages::text from bichat.transcripts_pages_vN p
+    where t.status = 'answered' and p.dialogue_id = h.id and p.tenant_id = h.tenant_id
+      and p.page >= (t.seq - 1) / 50 and p.version >= t.version
+    order by p.page limit 1)
+from bichat.transcripts_vN h
+join bichat.transcripts_turns_vN t on t.dialogue_id = h.id and t.tenant_id = h.tenant_id
+where h.id = %(dialogue_id)s and h.tenant_id = %(tenant_id)s and h.user_id = %(user_id)s
+  and t.message_id = %(message_id)s;
