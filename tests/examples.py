@@ -114,8 +114,8 @@ def events(facts: Iterable[Fact], dialogue_id: UUID = DIALOGUE, tenant: UUID = T
     return [
         Event(
             stream_id=dialogue_id, version=n, position=n, tenant_id=tenant, command_id=COMMAND,
-            actor=Actor("user", "anna"), at=NOON + timedelta(seconds=n), recorded_at=NOON, cause=None, trace="",
-            fact=fact, hash=bytes(32),
+            actor=Actor("user", "anna"), at=NOON + timedelta(seconds=n), recorded_at=NOON, cause=None,
+            trace="", fact=fact, hash=bytes(32),
         )
         for n, fact in enumerate(facts, 1)
     ]  # fmt: skip

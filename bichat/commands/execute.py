@@ -19,6 +19,8 @@ from bichat.errors import LogRejected, LogUnavailable, Stopping
 from bichat.events.envelope import Metadata
 from bichat.events.ledger import Ledger, Stream
 
+__all__ = ["Executor", "Once", "Outcome"]
+
 _BATCH = 256
 _HELD = 20_000
 """Deciding states kept in memory, each under 1 KB."""

@@ -50,7 +50,7 @@ class Stream(Struct, frozen=True):
     @property
     def snapshot_due(self) -> bool:
         """Whether a snapshot saves the next reader enough work."""
-        return self.head.version - self.snapshot >= SNAPSHOT_EVERY + len(self.state.unanswered)
+        return self.head.version - self.snapshot >= SNAPSHOT_EVERY + len(self.state.unanswered) // 10
 
 
 class Ledger(Application[UUID]):
