@@ -195,6 +195,12 @@ class Deltas:
                 del self._channels[name]
                 await self._tell("unsubscribe", name)
 
+    def wake(self) -> None:
+        """Tells every follower that something happened: it looks again."""
+        for channel in self._channels.values():
+            for follower in channel.followers:
+                follower._hear(Hint("rung"))
+
     async def _subscribe(self, name: str, channel: _Channel) -> None:
         if self._listener is None or self._listener.done():
             self._listener = asyncio.create_task(self._listen(), name="deltas")
