@@ -137,6 +137,8 @@ class KeyStore:
             "   %s, n.wrapped"
             " from unnest(%s::uuid[], %s::uuid[], %s::text[], %s::bytea[])"
             "   as n(key_id, tenant_id, user_id, wrapped)"
+            " where not exists (select from bichat_keys.data_keys k where k.wrapped is not null"
+            "   and (k.tenant_id, k.user_id) = (n.tenant_id, n.user_id))"
             " on conflict (tenant_id, user_id, generation) do nothing",
             (self._master, *map(list, zip(*rows, strict=True))),
         )

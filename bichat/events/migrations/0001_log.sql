@@ -24,7 +24,7 @@ create table bichat.receipts (
     tenant_id   uuid        not null,
     user_id     text        not null,
     key         text        not null,
-    fingerprint bytea       not null,  -- of route and body, keyed with the person's key
+    fingerprint bytea       not null,  -- id of the person's key, then its digest of route and body
     command_id  uuid        not null,
     answer      jsonb       not null,  -- what the first call was told, but for the position of what it wrote
     position    bigint      not null,
