@@ -1,0 +1,1 @@
+"""What the outside sees over HTTP: `app.create_app` builds it, one module for each resource."""

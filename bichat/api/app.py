@@ -1,0 +1,131 @@
+"""Builds the HTTP application, and says which error is which status."""
+
+from __future__ import annotations
+
+import logging
+
+from litestar import Litestar, Request, Response, Router
+from litestar.config.cors import CORSConfig
+from litestar.datastructures import State
+from litestar.exceptions import HTTPException
+from litestar.params import QueryParameter
+
+from bichat import errors
+from bichat.api import dialogues, health, messages, stream, usage
+from bichat.api.auth import Verifier, authenticate
+from bichat.api.call import Call, Parts
+from bichat.api.docs import complete, openapi, ui_files
+from bichat.api.problems import PRIVATE, FieldError, fields_of, problem
+from bichat.config import Config
+
+log = logging.getLogger(__name__)
+
+STATUS: dict[type[errors.BichatError], int] = {
+    errors.Invalid: 400,
+    errors.NotAuthenticated: 401,
+    errors.Forbidden: 403,
+    errors.NotFound: 404,
+    errors.StateForbids: 409,
+    errors.VersionRace: 409,
+    errors.PreconditionFailed: 412,
+    errors.TooLarge: 413,
+    errors.KeyReused: 422,
+    errors.Unavailable: 503,
+}
+HEADERS: dict[type[errors.BichatError], dict[str, str]] = {
+    errors.NotAuthenticated: {"WWW-Authenticate": "Bearer"},
+    errors.StateForbids: {"x-should-retry": "false"},
+    errors.KeyReused: {"x-should-retry": "false"},
+    errors.VersionRace: {"Retry-After": "1"},
+    errors.Unavailable: {"Retry-After": "1"},
+}
+LITESTAR = {400: "Invalid", 404: "NotFound", 405: "MethodNotAllowed", 413: "TooLarge"}
+
+
+def create_app(parts: Parts) -> Litestar:
+    """The application over `parts`; raises `WrongSetting` when no token could be checked."""
+    config = parts.config
+    v1 = Router(
+        "/v1",
+        route_handlers=[dialogues.router, messages.router, stream.router, usage.router],
+        guards=[authenticate],
+        before_request=refuse_unknown_query,
+        response_headers=PRIVATE,
+        security=[{"bearer": []}],
+    )
+    app = Litestar(
+        [v1, health.router, *ui_files()],
+        request_class=Call,
+        state=State({"parts": parts, "verifier": Verifier(config), "streams": stream.Streams()}),
+        exception_handlers={HTTPException: of_litestar, Exception: of_bichat},
+        cors_config=_cors(config),
+        openapi_config=openapi(),
+        request_max_body_size=largest_body(config),
+        logging_config=None,
+        debug=False,
+    )
+    complete(app, longest=config.bichat_max_message_chars)
+    return app
+
+
+def largest_body(config: Config) -> int:
+    """Bytes; a longest message of escaped emoji fits (12 bytes a character)."""
+    return max(4_000_000, 12 * config.bichat_max_message_chars + 65_536)
+
+
+def _cors(config: Config) -> CORSConfig | None:
+    if not config.bichat_cors_origins:
+        return None
+    return CORSConfig(
+        allow_origins=list(config.bichat_cors_origins),
+        allow_methods=["GET", "POST", "PATCH", "DELETE"],
+        allow_headers=[
+            "Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "Last-Event-ID",
+        ],
+        expose_headers=["ETag", "Idempotent-Replayed", "Location", "Retry-After", "x-should-retry"],
+    )  # fmt: skip
+
+
+async def refuse_unknown_query(request: Request) -> None:  # type: ignore[type-arg]
+    """A mistyped parameter that is silently ignored is worse than a refusal."""
+    if request.scope["query_string"]:
+        known = {
+            getattr(field.kwarg_definition, "name", None) or name
+            for name, field in request.route_handler.parsed_fn_signature.parameters.items()
+            if isinstance(field.kwarg_definition, QueryParameter)
+        }
+        for name in request.query_params:
+            if name not in known:
+                raise errors.Invalid(field=name[:100], reason="is not a parameter here")
+
+
+def of_bichat(request: Request, error: Exception) -> Response[bytes]:  # type: ignore[type-arg]
+    """The problem document of one of our errors, or of a mistake of ours."""
+    path = request.scope["path"]
+    kinds = type(error).__mro__
+    status = next((STATUS[kind] for kind in kinds if kind in STATUS), None)
+    if status is None:
+        log.error("%s %s failed", request.scope["method"], path, exc_info=error)
+        return problem("InternalError", 500, "Something went wrong here; it was logged.", path=path)
+    headers = next((HEADERS[kind] for kind in kinds if kind in HEADERS), None)
+    named = (
+        [FieldError(str(error.facts["field"]), str(error.facts["reason"]))]
+        if isinstance(error, errors.Invalid)
+        else None
+    )
+    return problem(type(error).__name__, status, str(error), path=path, errors=named, headers=headers)
+
+
+def of_litestar(request: Request, error: HTTPException) -> Response[bytes]:  # type: ignore[type-arg]
+    """The problem document of what litestar refuses by itself."""
+    status, path = error.status_code, request.scope["path"]
+    if status not in LITESTAR:
+        return of_bichat(request, error)
+    fields = fields_of(error.extra)
+    told = {
+        400: "; ".join(f"{field.field}: {field.reason}" for field in fields) or error.detail,
+        404: "There is nothing at this address.",
+        405: "This address does not take this method.",
+        413: f"The body is larger than {request.app.request_max_body_size} bytes.",
+    }
+    return problem(LITESTAR[status], status, told[status], path=path, errors=fields, headers=error.headers)

@@ -1,0 +1,59 @@
+"""What the two ways to ask a question share: the limits, the settings, and the answer 202 or a stream."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import Response
+from litestar.openapi.datastructures import ResponseSpec
+
+from bichat.api.call import Call
+from bichat.api.schemas import Accepted, Settings
+from bichat.api.stream import follow_reply
+from bichat.commands.batch import Outcome
+from bichat.errors import Invalid
+from bichat.events.dialogue import Asked
+
+STREAMED = {
+    200: ResponseSpec(
+        data_container=str,
+        media_type="text/event-stream",
+        generate_examples=False,
+        description="With `Accept: text/event-stream`: the stream of the reply.",
+    )
+}
+
+
+def asked(settings: Settings, schedule: str = "now") -> Asked:
+    """What the question asks of the model."""
+    return Asked(
+        model=settings.model or "",
+        max_tokens=settings.max_tokens,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        schedule="off_peak" if schedule == "off_peak" else "now",
+    )
+
+
+def check_length(call: Call, field: str, text: str) -> None:
+    """Refuses a text that is longer than the installation allows."""
+    longest = call.parts.config.bichat_max_message_chars
+    if len(text) > longest:
+        raise Invalid(field=field, reason=f"must be at most {longest} characters long")
+
+
+async def answer(call: Call, outcome: Outcome) -> Response[Any]:
+    """202, or the stream of the reply when the caller accepts one."""
+    assert outcome.message_id is not None  # noqa: S101 - commands that ask say what they asked
+    headers = {"Location": f"/v1/dialogues/{outcome.dialogue_id}?min_version={outcome.version}"}
+    if outcome.replayed:
+        headers["Idempotent-Replayed"] = "true"
+    if "text/event-stream" in call.headers.get("accept", "").lower():
+        return follow_reply(call, outcome, headers)
+    accepted = Accepted(
+        dialogue_id=outcome.dialogue_id,
+        message_id=outcome.message_id,
+        version=outcome.version,
+        position=outcome.position,
+    )
+    return Response(accepted, status_code=202, headers=headers)

@@ -1,0 +1,86 @@
+"""One request: who asks, what serves it, and its body read strictly."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from litestar import Request
+from litestar.datastructures import State
+from msgspec import Struct
+from uuid_utils.compat import uuid7
+
+from bichat.api.auth import Caller
+from bichat.api.problems import refused
+from bichat.commands.batch import Once, Outcome
+from bichat.commands.dialogue import Command
+from bichat.commands.execute import Executor
+from bichat.config import Config
+from bichat.deltas import Deltas
+from bichat.errors import Invalid
+from bichat.events.envelope import Actor, Metadata
+from bichat.projections.reads import Reads
+
+
+class Parts(Struct, frozen=True):
+    """What answers requests."""
+
+    config: Config
+    executor: Executor
+    reads: Reads
+    deltas: Deltas
+
+
+class Call(Request[Caller, str, State]):
+    """A request to bichat."""
+
+    @property
+    def parts(self) -> Parts:
+        """What answers it."""
+        parts: Parts = self.app.state["parts"]
+        return parts
+
+    async def json(self) -> Any:
+        """The body as the handler's `data` struct.
+
+        litestar would read it leniently ("5" for 5) and then convert it; this is strict and once.
+        """
+        declared = self.route_handler.parsed_data_field
+        try:
+            return msgspec.json.decode(await self.body(), type=declared.annotation if declared else Any)
+        except msgspec.ValidationError as error:
+            raise refused(error) from None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Invalid(field="body", reason=f"is not JSON: {error}") from None
+
+    async def execute(self, command: Command, body: Struct | None = None) -> Outcome:
+        """Runs a command as this caller, with the request's Idempotency-Key and If-Match."""
+        by = Metadata(tenant_id=self.user.tenant_id, actor=Actor("user", self.user.id), command_id=uuid7())
+        return await self.parts.executor.execute(
+            command, by, once=self._once(body), if_match=self._if_match()
+        )
+
+    def _once(self, body: Struct | None) -> Once | None:
+        key = self.headers.get("idempotency-key")
+        if key is None:
+            return None
+        if not 1 <= len(key) <= 255 or not (key.isascii() and key.isprintable()):
+            raise Invalid(field="Idempotency-Key", reason="must be 1 to 255 printable ASCII characters")
+        route = f"{self.method} {self.scope['path']}\n".encode()
+        return Once(key, route + (msgspec.json.encode(body, order="deterministic") if body else b""))
+
+    def _if_match(self) -> int | None:
+        tag = self.headers.get("if-match")
+        if tag is None:
+            return None
+        found = re.fullmatch(r'"(\d{1,18})"', tag)
+        if not found:
+            raise Invalid(field="If-Match", reason='must be a version in quotes, as in "7"')
+        return int(found[1])
+
+
+def mint() -> UUID:
+    """A new id; they sort by time."""
+    return uuid7()

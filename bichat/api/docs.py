@@ -1,0 +1,149 @@
+"""The OpenAPI document, and a page to try it that needs no internet."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from litestar import Litestar, Router
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin, YamlRenderPlugin
+from litestar.openapi.spec import (
+    Components,
+    OpenAPIMediaType,
+    OpenAPIResponse,
+    OpenAPIType,
+    Operation,
+    Parameter,
+    Reference,
+    Schema,
+    SecurityScheme,
+)
+from litestar.static_files import create_static_files_router
+
+from bichat import __version__
+from bichat.api.problems import PROBLEM_JSON
+
+FILES = "/schema/files"
+
+
+def openapi() -> OpenAPIConfig:
+    """`/schema` is the page, `/schema/openapi.json` and `.yaml` the document."""
+    return OpenAPIConfig(
+        title="bichat",
+        version=__version__,
+        description=DESCRIPTION,
+        path="/schema",
+        use_handler_docstrings=True,
+        components=Components(
+            security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer", bearer_format="JWT")}
+        ),
+        render_plugins=[
+            SwaggerRenderPlugin(
+                path="/",
+                js_url=f"{FILES}/swagger-ui-bundle.js",
+                css_url=f"{FILES}/swagger-ui.css",
+                standalone_preset_js_url=f"{FILES}/swagger-ui-standalone-preset.js",
+                favicon="",
+            ),
+            JsonRenderPlugin(),
+            YamlRenderPlugin(),
+        ],
+    )
+
+
+def ui_files() -> list[Router]:
+    """Serves Swagger UI's own files out of the package that carries them."""
+    package = find_spec("swagger_ui")  # only its files: nothing of it is imported
+    if package is None or package.origin is None:
+        return []
+    files = Path(package.origin).parent / "static"
+    return [create_static_files_router(FILES, [files], include_in_schema=False)]
+
+
+def complete(app: Litestar, longest: int) -> None:
+    """Says in the document what litestar leaves out: every refusal, the commands' headers, no other fields.
+
+    `longest` is the most characters that a message may have.
+    """
+    document = app.openapi_schema
+    schemas = document.components.schemas = document.components.schemas or {}
+    schemas["Problem"] = PROBLEM
+    for schema in schemas.values():
+        if schema.properties:
+            schema.additional_properties = False
+        for field in ("content", "message"):
+            text = (schema.properties or {}).get(field)
+            if isinstance(text, Schema) and text.pattern:
+                text.max_length = longest
+    schemas["NewMessages"].one_of = [Schema(required=["content"]), Schema(required=["messages"])]
+    for path, item in (document.paths or {}).items():
+        for method in ("get", "post", "patch", "delete"):
+            operation = getattr(item, method)
+            if operation and path.startswith("/v1/"):
+                _complete(operation, query=method == "get")
+            elif operation:
+                _refusals(operation, 400, 503)
+
+
+def _complete(operation: Operation, *, query: bool) -> None:
+    _refusals(operation, 400, 401, 403, 404, 503)
+    if not query:
+        _refusals(operation, 409, 412, 413, 422)
+        operation.parameters = [*(operation.parameters or []), IDEMPOTENCY_KEY, IF_MATCH]
+
+
+def _refusals(operation: Operation, *statuses: int) -> None:
+    responses = operation.responses = operation.responses or {}
+    for status in statuses:
+        content = {PROBLEM_JSON: OpenAPIMediaType(schema=Reference(ref="#/components/schemas/Problem"))}
+        responses[str(status)] = OpenAPIResponse(description=SAYS[status], content=content)
+
+
+SAYS = {
+    400: "Malformed, or refused by validation; `errors` names the fields.",
+    401: "No token, or not a good one.",
+    403: "The token lacks the role.",
+    404: "Not there, or not yours.",
+    409: "Others keep writing to the dialogue, or its state forbids this.",
+    412: "The dialogue has moved on from the version in If-Match.",
+    413: "The body is too large.",
+    422: "The Idempotency-Key was used with another request.",
+    503: "Not possible right now: try again after Retry-After seconds.",
+}
+IDEMPOTENCY_KEY = Parameter(
+    name="Idempotency-Key",
+    param_in="header",
+    description="The same key with the same request is done once, and answered as the first time.",
+    schema=Schema(type=OpenAPIType.STRING, min_length=1, max_length=255, pattern="^[\\x20-\\x7E]+$"),
+)
+IF_MATCH = Parameter(
+    name="If-Match",
+    param_in="header",
+    description="Only if the dialogue is still at this version.",
+    schema=Schema(type=OpenAPIType.STRING, pattern='^"[0-9]{1,18}"$'),
+)
+PROBLEM = Schema(
+    title="Problem",
+    description="RFC 9457; `type` ends in the error's name, `errors` lists fields.",
+    type=OpenAPIType.OBJECT,
+    required=["type", "title", "status", "detail"],
+    properties={
+        **{name: Schema(type=OpenAPIType.STRING) for name in ("type", "title", "detail", "instance")},
+        "status": Schema(type=OpenAPIType.INTEGER, minimum=400, maximum=599),
+        "errors": Schema(
+            type=OpenAPIType.ARRAY,
+            items=Schema(
+                type=OpenAPIType.OBJECT,
+                required=["field", "reason"],
+                properties={name: Schema(type=OpenAPIType.STRING) for name in ("field", "reason")},
+                additional_properties=False,
+            ),
+        ),
+    },
+)
+DESCRIPTION = """\
+Ask a question in a dialogue and its reply is written by a model, streamed word by word, and kept for good.
+Commands answer once they are in the log; queries show it moments later, and wait for it with `min_version`
+or `min_position`.
+"""

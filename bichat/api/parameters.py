@@ -1,0 +1,43 @@
+"""Query parameters that several routes share."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+from typing import Annotated
+
+from litestar.params import QueryParameter
+
+from bichat.errors import Invalid
+
+BIGGEST = 2**53 - 1
+"""The largest whole number that every JSON reader holds exactly."""
+
+Limit = Annotated[int, QueryParameter(ge=1, le=100, description="How many at most.")]
+Cursor = Annotated[str | None, QueryParameter(max_length=512, description="`next` of the page before.")]
+MinVersion = Annotated[
+    int | None,
+    QueryParameter(
+        ge=1, le=BIGGEST, description="Waits up to 5 s until the dialogue is read at this version."
+    ),
+]
+MinPosition = Annotated[
+    int | None,
+    QueryParameter(ge=0, le=BIGGEST, description="Waits up to 5 s until what a command did here is read."),
+]
+
+
+def day(field: str, text: str | None, default: date, *, up: bool = False) -> date:
+    """A date, or the day in UTC of an RFC 3339 time; `up`: the day after, if that day has begun."""
+    if text is None:
+        return default
+    try:
+        if len(text) == 10:
+            return date.fromisoformat(text)
+        time = datetime.fromisoformat(text)
+        if time.tzinfo is None:
+            raise ValueError(text)
+        utc = time.replace(tzinfo=None) - (time.utcoffset() or timedelta())
+        begun = up and utc.time() != utc.min.time()
+        return utc.date() + timedelta(days=begun)
+    except (ValueError, OverflowError):
+        raise Invalid(field=field, reason="must be a date or an RFC 3339 time with an offset") from None

@@ -1,0 +1,95 @@
+"""Runs the application: uvicorn on one socket, stopped cleanly within seconds whatever is open."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import uvicorn
+from litestar import Litestar
+
+from bichat.api.call import Parts
+from bichat.api.stream import Streams
+from bichat.errors import PortTaken
+
+GRACE = 8
+"""Seconds that requests under way get to end after SIGTERM; streams end at once."""
+
+
+class WithoutQuery(logging.Filter):
+    """Keeps query strings out of the access log: they may carry what is private."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Cuts the path of uvicorn's access record at its query."""
+        if isinstance(record.args, tuple) and len(record.args) == 5:
+            client, method, path, version, status = record.args
+            record.args = (client, method, str(path).partition("?")[0], version, status)
+        return True
+
+
+class Server(uvicorn.Server):
+    """uvicorn that ends open streams when it stops, and returns from SIGTERM instead of dying of it."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Ends the streams, then waits for the rest."""
+        app: Litestar = self.config.app  # type: ignore[assignment]
+        parts: Parts = app.state["parts"]
+        streams: Streams = app.state["streams"]
+        streams.stop(parts.deltas)
+        await super().shutdown(sockets)
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """As uvicorn's, without raising the signal again: the caller has more to close."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {sig: signal.signal(sig, self.handle_exit) for sig in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for sig, handler in before.items():
+                signal.signal(sig, handler)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; raises `PortTaken`. Port 0 takes a free one."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        if error.errno in (errno.EADDRINUSE, errno.EACCES):
+            raise PortTaken(host=host, port=port) from None
+        raise
+
+
+def server(app: Litestar, *, access_log: bool = False) -> Server:
+    """A server for `app`, to be run with `run(sockets=[listen(…)])`; `should_exit = True` stops it."""
+    access = logging.getLogger("uvicorn.access")
+    if not any(isinstance(f, WithoutQuery) for f in access.filters):
+        access.addFilter(WithoutQuery())
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=access_log,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=GRACE,
+    )
+    return Server(config)
+
+
+def run(app: Litestar, host: str, port: int, *, access_log: bool = False) -> None:
+    """Serves until SIGTERM or Ctrl-C; raises `PortTaken`."""
+    sock = listen(host, port)
+    server(app, access_log=access_log).run(sockets=[sock])

@@ -1,0 +1,181 @@
+"""What a stream says: committed changes and words of a running reply as SSE, each once and in order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from bichat.api.answers import shown
+from bichat.deltas import Said
+from bichat.errors import Invalid
+from bichat.events.transcript import Dialogue, Message, Turn
+from bichat.projections.transcripts import Reply
+
+HEARTBEAT = b":\n\n"
+RETRY = b"retry: 1000\n\n"
+"""Milliseconds until a client that was cut off comes back."""
+
+_encode = msgspec.json.Encoder().encode
+_MARK = re.compile(r"\d{1,18}(\.\d{1,18}){4}")
+
+
+class Mark(Struct, frozen=True):
+    """How far a stream has got; its text is the `id:` of an event and what a client resumes from."""
+
+    version: int = 0
+    """Every change up to here was told."""
+    number: int = 0
+    """Events told, over all resumptions."""
+    seq: int = 0
+    """Of the question whose reply is being told; 0: none is."""
+    attempt: int = 0
+    segments: int = 0
+    """Of that attempt that were told."""
+
+    def __str__(self) -> str:
+        return f"{self.version}.{self.number}.{self.seq}.{self.attempt}.{self.segments}"
+
+    @classmethod
+    def read(cls, field: str, text: str) -> Mark:
+        """The mark in `text`; raises `Invalid`, naming `field`."""
+        if not _MARK.fullmatch(text):
+            raise Invalid(field=field, reason="is not the id of an event of a stream")
+        return cls(*map(int, text.split(".")))
+
+
+class Telling:
+    """One stream's account of a dialogue, or of the reply to one question, `only`.
+
+    At most one reply is being told (`telling` is its question): a dialogue has one at a time.
+    """
+
+    def __init__(self, dialogue_id: UUID, mark: Mark, only: UUID | None = None) -> None:
+        self.mark = mark
+        self.over = False
+        self.question: UUID | None = only if mark.seq else None
+        self.only = only
+        self.dialogue_id = dialogue_id
+        self._was: tuple[object, object] | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether a reply is awaited, so that its end must not be missed."""
+        return bool(self.only or self.mark.seq)
+
+    @property
+    def attempt(self) -> tuple[UUID, int] | None:
+        """The attempt whose words are being told."""
+        return (self.question, self.mark.attempt) if self.question and self.mark.seq else None
+
+    # --- committed changes ------------------------------------------------------------------------
+
+    def begin(self, dialogue: Dialogue) -> Iterator[bytes]:
+        """Starts now, at `dialogue`, or finds the running reply that `mark` is in the middle of."""
+        resumed = self.mark.version > 0
+        if not resumed:
+            self.mark = replace(self.mark, version=dialogue.version)
+        if self.mark.version == dialogue.version:
+            self._was = (dialogue.state, dialogue.label)
+        for turn in dialogue.turns.values():
+            if turn.status == "running":
+                if resumed and turn.seq == self.mark.seq:
+                    self.question = turn.message_id
+                elif not resumed:
+                    yield from self._reply(turn, None, dialogue.version)
+
+    def dialogue(self, dialogue: Dialogue) -> Iterator[bytes]:
+        """The changes since `mark.version`, in the order in which they were committed."""
+        answers = {message.version: message for message in dialogue.messages if message.reply_to}
+        news: list[Message | Turn] = [m for m in dialogue.messages if not m.reply_to]
+        news += [turn for turn in dialogue.turns.values() if turn.version > self.mark.version]
+        for item in sorted(news, key=lambda item: item.version):
+            if isinstance(item, Turn):
+                yield from self._reply(item, answers.get(item.version), item.version)
+            else:
+                self._at(item.version)
+                yield self._event(
+                    "message.added", item.id, 0, message=shown(item, "waiting" if item.asks else None)
+                )
+        self._at(dialogue.version)
+        if self._was != (dialogue.state, dialogue.label):
+            self._was = (dialogue.state, dialogue.label)
+            changed = {"version": dialogue.version, "state": dialogue.state, "label": dialogue.label}
+            yield self._event("dialogue.changed", None, 0, **changed)
+
+    def reply(self, reply: Reply) -> Iterator[bytes]:
+        """How the one reply of this stream stands now."""
+        turn = reply.turn
+        if self.mark.seq not in (0, turn.seq):  # the mark is of a stream that followed another reply
+            self.mark = replace(self.mark, seq=0, attempt=0, segments=0)
+        if turn.version > self.mark.version or (turn.status == "running" and self._stale(turn)):
+            yield from self._reply(turn, reply.answer, turn.version)
+        elif turn.status in ("answered", "failed", "cancelled"):
+            self.over = True  # its end was told before
+
+    def _reply(self, turn: Turn, answer: Message | None, version: int) -> Iterator[bytes]:
+        self._at(turn.version - 1)
+        told = self.mark.seq == turn.seq
+        if told and (turn.attempt != self.mark.attempt or turn.status == "waiting"):
+            yield self._close("reply.superseded", turn, self.mark.attempt)
+        self._at(version)
+        if turn.status == "running" and not self.mark.seq:
+            self.question = turn.message_id
+            self.mark = replace(self.mark, seq=turn.seq, attempt=turn.attempt, segments=0)
+            yield self._event("reply.started", turn.message_id, turn.attempt, model=turn.model)
+        elif turn.status in ("answered", "failed", "cancelled"):
+            yield self._ended(turn, answer)
+
+    def _ended(self, turn: Turn, answer: Message | None) -> bytes:
+        told: dict[str, Any]
+        if turn.status == "answered" and answer:
+            kind, told = "reply.completed", {"message": shown(answer)}
+        elif turn.status == "failed":
+            error = {"code": turn.code, "detail": turn.detail}
+            kind, told = "reply.failed", {"error": error, "partial": turn.partial}
+        else:
+            kind, told = "reply.cancelled", {"partial": turn.partial}
+        self.over = turn.message_id == self.only
+        return self._close(kind, turn, turn.attempt, **told, version=turn.version, position=turn.position)
+
+    def _close(self, kind: str, turn: Turn, attempt: int, **told: object) -> bytes:
+        self.mark = replace(self.mark, seq=0, attempt=0, segments=0)
+        self.question = None
+        return self._event(kind, turn.message_id, attempt, **told)
+
+    def _stale(self, turn: Turn) -> bool:
+        return (turn.seq, turn.attempt) != (self.mark.seq, self.mark.attempt)
+
+    # --- words ------------------------------------------------------------------------------------
+
+    def expects(self, said: Said) -> bool:
+        """Whether these are the next words of the reply being told."""
+        return self.attempt == (said.message_id, said.attempt) and said.n == self.mark.segments + 1
+
+    def misses(self, said: Said) -> bool:
+        """Whether words of the reply being told were lost before these."""
+        return self.attempt == (said.message_id, said.attempt) and said.n > self.mark.segments + 1
+
+    def said(self, said: Said) -> bytes:
+        """The next words."""
+        self.mark = replace(self.mark, segments=said.n)
+        return self._event("reply.delta", said.message_id, said.attempt, text=said.text)
+
+    # --- as SSE -----------------------------------------------------------------------------------
+
+    def _at(self, version: int) -> None:
+        if version > self.mark.version:
+            self.mark = replace(self.mark, version=version)
+
+    def _event(self, kind: str, message_id: UUID | None, attempt: int, **told: object) -> bytes:
+        self.mark = replace(self.mark, number=self.mark.number + 1)
+        data = {
+            "type": kind, "dialogue_id": self.dialogue_id, "message_id": message_id, "attempt": attempt,
+            "sequence_number": self.mark.number, **told,
+        }  # fmt: skip
+        return b"id: %s\nevent: %s\ndata: %s\n\n" % (str(self.mark).encode(), kind.encode(), _encode(data))
