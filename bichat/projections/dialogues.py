@@ -142,12 +142,10 @@ async def page(
         "before": str(before), "before_id": before_id, "pattern": f"%{_escaped(q)}%",
     }  # fmt: skip
     async with connection.cursor(row_factory=tuple_row) as found:
-        total = None
-        if not q:
-            await found.execute(MODEL.sql("total"), values)
-            total = (await found.fetchone() or (0,))[0]
         await found.execute(MODEL.sql("matching" if q else "page"), values)
-        rows = [_listed(row) async for row in found]
+        found_rows = await found.fetchall()
+    rows = [_listed(row) for row in found_rows if row[0]]
+    total = None if q else found_rows[0][-1] or 0
     more = rows[limit - 1] if len(rows) > limit else None
     return Page(
         data=tuple(rows[:limit]), next=cursor.write((more.updated_at, more.id)) if more else None, total=total
@@ -155,7 +153,7 @@ async def page(
 
 
 def _listed(row: Sequence[Any]) -> Listed:
-    *header, last, status = row
+    *header, last, status, _total = row
     values = dict(zip(_HEADER, header, strict=True))
     return Listed(**values, last_message=_message.decode(last) if last else None, status=status)
 

@@ -49,24 +49,28 @@ select * from jsonb_populate_recordset(null::bichat.dialogues_counts_vN_gN, %s)
 on conflict (tenant_id, user_id, state) do update set dialogues = held.dialogues + excluded.dialogues;
 
 -- name: page
-select id, tenant_id, user_id, label, state, version, created_at, updated_at, message_count,
-       last_message::text, status
-from bichat.dialogues_vN
-where tenant_id = %(tenant_id)s and user_id = %(user_id)s and state = %(state)s
-  and (updated_at, id) < (%(before)s, %(before_id)s)
-order by updated_at desc, id desc
-limit %(limit)s offset %(offset)s;
+-- One row at least, so that there is a total.
+select page.*, total.dialogues
+from (values (true)) as always
+left join bichat.dialogues_counts_vN total
+  on total.tenant_id = %(tenant_id)s and total.user_id = %(user_id)s and total.state = %(state)s
+left join lateral (
+    select id, tenant_id, user_id, label, state, version, created_at, updated_at, message_count,
+           last_message::text, status
+    from bichat.dialogues_vN
+    where tenant_id = %(tenant_id)s and user_id = %(user_id)s and state = %(state)s
+      and (updated_at, id) < (%(before)s, %(before_id)s)
+    order by updated_at desc, id desc
+    limit %(limit)s offset %(offset)s
+) page on true
+order by page.updated_at desc, page.id desc;
 
 -- name: matching
 select id, tenant_id, user_id, label, state, version, created_at, updated_at, message_count,
-       last_message::text, status
+       last_message::text, status, null
 from bichat.dialogues_vN
 where tenant_id = %(tenant_id)s and user_id = %(user_id)s and state = %(state)s
   and (updated_at, id) < (%(before)s, %(before_id)s)
   and (label ilike %(pattern)s or last_message->>'content' ilike %(pattern)s)
 order by updated_at desc, id desc
 limit %(limit)s offset %(offset)s;
-
--- name: total
-select dialogues from bichat.dialogues_counts_vN
-where tenant_id = %(tenant_id)s and user_id = %(user_id)s and state = %(state)s;

@@ -22,14 +22,32 @@ POLL = 0.015
 _SHAPES = {model.name: model.shape for model in MODELS}
 
 
+class Bound(AsyncConnection[Any]):
+    """A connection that remembers whose rows it shows, to be told only when that changes.
+
+    The binding is the session's: in a transaction of its own for each answer, it halves what a process
+    can answer (docs/decisions/0004).
+    """
+
+    tenant_id: UUID | None = None
+
+    async def bind(self, tenant_id: UUID) -> None:
+        """Shows the rows of this tenant from now on."""
+        if self.tenant_id != tenant_id:
+            self.tenant_id = None
+            await self.execute(statement("reads", "bind"), (str(tenant_id),))
+            self.tenant_id = tenant_id
+
+
 class Reads:
     """An async pool on the role `bichat_reader`, and the one place that waits for read models."""
 
     def __init__(self, database_url: str, *, size: int = 8) -> None:
-        self._pool: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool(
-            database_url, min_size=1, max_size=size, max_waiting=size * 32, timeout=5.0, open=False,
+        self._pool: AsyncConnectionPool[Bound] = AsyncConnectionPool(
+            database_url, connection_class=Bound, min_size=1, max_size=size, max_waiting=size * 32, timeout=5.0, open=False,
             configure=_configure, check=_check, name="reads", reconnect_timeout=60.0,
-            kwargs={"autocommit": True, "connect_timeout": 5, "application_name": "bichat-reads"},
+            kwargs={"autocommit": True, "prepare_threshold": 0, "connect_timeout": 5,
+                    "application_name": "bichat-reads"},
         )  # fmt: skip
         self._positions = dict.fromkeys(_SHAPES, -1)
         self._moved = asyncio.Event()
@@ -48,14 +66,10 @@ class Reads:
 
     @asynccontextmanager
     async def tenant(self, tenant_id: UUID) -> AsyncIterator[AsyncConnection[Any]]:
-        """A connection that sees this tenant's rows and nothing else; raises `Unavailable` kinds.
-
-        A pipeline is one implicit transaction up to its end: the binding travels with the first
-        query and is gone with the last.
-        """
+        """A connection that sees this tenant's rows and nothing else; raises `Unavailable` kinds."""
         with _available():
-            async with self._pool.connection() as connection, connection.pipeline():
-                await connection.execute(statement("reads", "bind"), (str(tenant_id),))
+            async with self._pool.connection() as connection:
+                await connection.bind(tenant_id)
                 yield connection
 
     async def head(self) -> int:
@@ -112,7 +126,7 @@ def _available() -> Iterator[None]:
 
 
 async def _configure(connection: AsyncConnection[Any]) -> None:
-    await connection.execute(statement("reads", "configure"))
+    await connection.execute(statement("reads", "configure"), prepare=False)
 
 
 async def _check(connection: AsyncConnection[Any]) -> None:

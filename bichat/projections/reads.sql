@@ -4,10 +4,11 @@
 set role bichat_reader;
 set default_transaction_read_only = on;
 set statement_timeout = '10s';
-set jit = off;
+set plan_cache_mode = force_generic_plan;
+set timezone = 'UTC';
 
 -- name: bind
-select set_config('bichat.tenant', %s, true);
+select set_config('bichat.tenant', %s, false);
 
 -- name: head
 select bichat.head();

@@ -142,8 +142,10 @@ class Runner:
 
 def connect(url: str) -> psycopg.Connection[Any]:
     """A follower's connection. What it commits may be lost in a crash of the server, with its checkpoint."""
-    connection = psycopg.connect(url, autocommit=True, connect_timeout=5, application_name="bichat-projector")
-    connection.execute("set synchronous_commit = off; set jit = off; set lock_timeout = '10s'")
+    connection = psycopg.connect(
+        url, autocommit=True, connect_timeout=5, application_name="bichat-projector", prepare_threshold=0
+    )
+    connection.execute(statement("runner", "configure"), prepare=False)
     return connection
 
 

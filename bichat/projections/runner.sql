@@ -1,5 +1,11 @@
 -- How far a build has read the log.
 
+-- name: configure
+set synchronous_commit = off;
+set timezone = 'UTC';
+set plan_cache_mode = force_generic_plan;
+set lock_timeout = '10s';
+
 -- name: lock
 select pg_try_advisory_lock(hashtextextended('bichat.' || %s, 0));
 

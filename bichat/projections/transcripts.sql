@@ -90,10 +90,10 @@ select h.id, h.tenant_id, h.user_id, h.label, h.state, h.version, h.created_at, 
     ),
     (
         select coalesce(jsonb_agg(t), '[]')::text from bichat.transcripts_turns_vN t
-        where t.dialogue_id = h.id and t.tenant_id = h.tenant_id and t.message_id in (
+        where t.dialogue_id = h.id and t.tenant_id = h.tenant_id and t.message_id = any(array(
             select unnest(p.questions) from bichat.transcripts_pages_vN p
             where p.dialogue_id = h.id and p.tenant_id = h.tenant_id
-              and p.page between %(first)s and %(last)s)
+              and p.page between %(first)s and %(last)s))
     )
 from bichat.transcripts_vN h
 where h.id = %(dialogue_id)s and h.tenant_id = %(tenant_id)s and h.user_id = %(user_id)s;
@@ -108,10 +108,10 @@ select h.id, h.tenant_id, h.user_id, h.label, h.state, h.version, h.created_at, 
     ),
     (
         select coalesce(jsonb_agg(t), '[]')::text from bichat.transcripts_turns_vN t
-        where t.dialogue_id = h.id and t.tenant_id = h.tenant_id and t.message_id in (
+        where t.dialogue_id = h.id and t.tenant_id = h.tenant_id and t.message_id = any(array(
             select unnest(p.questions) from bichat.transcripts_pages_vN p
             where p.dialogue_id = h.id and p.tenant_id = h.tenant_id
-              and p.page >= greatest(h.message_count - %(limit)s, 0) / 50)
+              and p.page >= greatest(h.message_count - %(limit)s, 0) / 50))
     )
 from bichat.transcripts_vN h
 where h.id = %(dialogue_id)s and h.tenant_id = %(tenant_id)s and h.user_id = %(user_id)s;
