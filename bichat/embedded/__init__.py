@@ -1,0 +1,6 @@
+"""The Postgres, Valkey and small model that bichat brings along when no URL is given."""
+
+from bichat.embedded.secrets import with_secrets
+from bichat.embedded.servers import Servers, announced, attached_or_owned, owned
+
+__all__ = ["Servers", "announced", "attached_or_owned", "owned", "with_secrets"]
