@@ -8,13 +8,13 @@ from litestar import Litestar, Request, Response, Router
 from litestar.config.cors import CORSConfig
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
-from litestar.params import QueryParameter
 
 from bichat import errors
 from bichat.api import dialogues, health, messages, stream, usage
 from bichat.api.auth import Verifier, authenticate
 from bichat.api.call import Call, Parts
 from bichat.api.docs import complete, openapi, ui_files
+from bichat.api.parameters import query_names, refuse_unknown_query
 from bichat.api.problems import PRIVATE, FieldError, fields_of, problem
 from bichat.config import Config
 
@@ -86,19 +86,6 @@ def _cors(config: Config) -> CORSConfig | None:
     )  # fmt: skip
 
 
-async def refuse_unknown_query(request: Request) -> None:  # type: ignore[type-arg]
-    """A mistyped parameter that is silently ignored is worse than a refusal."""
-    if request.scope["query_string"]:
-        known = {
-            getattr(field.kwarg_definition, "name", None) or name
-            for name, field in request.route_handler.parsed_fn_signature.parameters.items()
-            if isinstance(field.kwarg_definition, QueryParameter)
-        }
-        for name in request.query_params:
-            if name not in known:
-                raise errors.Invalid(field=name[:100], reason="is not a parameter here")
-
-
 def of_bichat(request: Request, error: Exception) -> Response[bytes]:  # type: ignore[type-arg]
     """The problem document of one of our errors, or of a mistake of ours."""
     path = request.scope["path"]
@@ -108,11 +95,9 @@ def of_bichat(request: Request, error: Exception) -> Response[bytes]:  # type: i
         log.error("%s %s failed", request.scope["method"], path, exc_info=error)
         return problem("InternalError", 500, "Something went wrong here; it was logged.", path=path)
     headers = next((HEADERS[kind] for kind in kinds if kind in HEADERS), None)
-    named = (
-        [FieldError(str(error.facts["field"]), str(error.facts["reason"]))]
-        if isinstance(error, errors.Invalid)
-        else None
-    )
+    named = []
+    if isinstance(error, errors.Invalid):
+        named = [FieldError(str(error.facts["field"]), str(error.facts["reason"]))]
     return problem(type(error).__name__, status, str(error), path=path, errors=named, headers=headers)
 
 
@@ -121,7 +106,7 @@ def of_litestar(request: Request, error: HTTPException) -> Response[bytes]:  # t
     status, path = error.status_code, request.scope["path"]
     if status not in LITESTAR:
         return of_bichat(request, error)
-    fields = fields_of(error.extra)
+    fields = fields_of(error.extra, query_names(request.route_handler) if error.extra else {})
     told = {
         400: "; ".join(f"{field.field}: {field.reason}" for field in fields) or error.detail,
         404: "There is nothing at this address.",

@@ -1,10 +1,13 @@
-"""Query parameters that several routes share."""
+"""Query parameters: those that several routes share, and the refusal of unknown ones."""
 
 from __future__ import annotations
 
 from datetime import date, datetime, timedelta
+from functools import cache
 from typing import Annotated
 
+from litestar import Request
+from litestar.handlers import BaseRouteHandler
 from litestar.params import QueryParameter
 
 from bichat.errors import Invalid
@@ -24,6 +27,25 @@ MinPosition = Annotated[
     int | None,
     QueryParameter(ge=0, le=BIGGEST, description="Waits up to 5 s until what a command did here is read."),
 ]
+
+
+@cache
+def query_names(handler: BaseRouteHandler) -> dict[str, str]:
+    """The query parameters of a route: from the argument's name to the one that clients know."""
+    return {
+        name: field.kwarg_definition.name or name
+        for name, field in handler.parsed_fn_signature.parameters.items()
+        if isinstance(field.kwarg_definition, QueryParameter)
+    }
+
+
+async def refuse_unknown_query(request: Request) -> None:  # type: ignore[type-arg]
+    """A mistyped parameter that is silently ignored is worse than a refusal."""
+    if request.scope["query_string"]:
+        known = query_names(request.route_handler).values()
+        for name in request.query_params:
+            if name not in known:
+                raise Invalid(field=name[:100], reason="is not a parameter here")
 
 
 def day(field: str, text: str | None, default: date, *, up: bool = False) -> date:

@@ -85,11 +85,12 @@ def _plain(reason: str) -> str:
     return reason.replace("`", "").replace("Expected", "must be", 1).replace("got", "not")
 
 
-def fields_of(extra: Any) -> list[FieldError]:
-    """litestar's list of validation errors as ours."""
-    return [
-        FieldError(
-            str(entry.get("key") or entry.get("source") or "request"), _plain(str(entry.get("message", "")))
-        )
-        for entry in (extra if isinstance(extra, list) else [])
-    ]
+def fields_of(extra: Any, names: Mapping[str, str]) -> list[FieldError]:
+    """litestar's list of validation errors as ours; `names` are those that clients know parameters by."""
+    if isinstance(extra, list) and [entry.get("key") for entry in extra] == ["data"]:
+        return [FieldError("body", "is required")]
+    found = []
+    for entry in extra if isinstance(extra, list) else ():
+        key = str(entry.get("key") or entry.get("source") or "request")
+        found.append(FieldError(names.get(key, key), _plain(str(entry.get("message", "")))))
+    return found
