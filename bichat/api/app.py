@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from litestar import Litestar, Request, Response, Router
 from litestar.config.cors import CORSConfig
@@ -17,6 +19,8 @@ from bichat.api.docs import complete, openapi, ui_files
 from bichat.api.parameters import query_names, refuse_unknown_query
 from bichat.api.problems import PRIVATE, FieldError, fields_of, problem
 from bichat.config import Config
+
+__all__ = ["Parts", "create_app"]
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +60,7 @@ def create_app(parts: Parts) -> Litestar:
     app = Litestar(
         [v1, health.router, *ui_files()],
         request_class=Call,
+        lifespan=[_open],
         state=State({"parts": parts, "verifier": Verifier(config), "streams": stream.Streams()}),
         exception_handlers={HTTPException: of_litestar, Exception: of_bichat},
         cors_config=_cors(config),
@@ -66,6 +71,17 @@ def create_app(parts: Parts) -> Litestar:
     )
     complete(app, longest=config.bichat_max_message_chars)
     return app
+
+
+@asynccontextmanager
+async def _open(app: Litestar) -> AsyncIterator[None]:
+    parts: Parts = app.state["parts"]
+    await parts.reads.open()
+    try:
+        yield
+    finally:
+        await parts.deltas.close()
+        await parts.reads.close()
 
 
 def largest_body(config: Config) -> int:
