@@ -175,6 +175,13 @@ class ContextTooLong(ModelError):
     code = "context_too_long"
 
 
+class WorkerStopped(ModelError):
+    """The worker stopped in the middle of the reply; another goes on."""
+
+    code = "worker_stopped"
+    retryable = True
+
+
 class WorkerLost(ModelError):
     """{attempts} attempts ended without a word from their worker."""
 

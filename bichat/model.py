@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -14,6 +14,7 @@ import msgspec
 import openai
 from msgspec import Meta, Struct
 
+from bichat.config import Config
 from bichat.errors import ModelCutOff, ModelError, ModelNonsense, ModelRefused, ModelSilent, ModelUnavailable
 
 LONGEST_ANSWER = 400_000
@@ -65,16 +66,14 @@ def canonical(request: ChatRequest) -> bytes:
 class Model:
     """One OpenAI-compatible server. Never tries again by itself: that is the worker's, in the log."""
 
-    def __init__(
-        self, api_key: str | None, base_url: str | None = None, *, silence: float = 60, longest: float = 900
-    ) -> None:
+    def __init__(self, config: Config, *, silence: float = 60, longest: float = 900) -> None:
         """`silence`: seconds without a chunk, `longest`: seconds of one answer, before giving up."""
-        self._secret = api_key
+        self._secret, base_url = config.openai_api_key, config.openai_base_url
         self._silence, self._longest = silence, longest
         # OpenAI's newer models refuse the old name of the limit; many other servers know only that one.
         self._limit = "max_tokens" if base_url else "max_completion_tokens"
         self._client = openai.AsyncOpenAI(
-            api_key=api_key or "none",
+            api_key=self._secret or "none",
             base_url=base_url,
             max_retries=0,
             timeout=openai.Timeout(None, connect=10.0),  # silence is measured from chunk to chunk, below
@@ -84,7 +83,7 @@ class Model:
         """Closes the connections."""
         await self._client.close()
 
-    async def stream(self, request: ChatRequest) -> AsyncIterator[Chunk]:
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
         """The answer's words as they come, then one chunk with `finish`; raises `ModelError`."""
         deadline = asyncio.get_running_loop().time() + self._longest
         with self._plainly(ModelUnavailable):

@@ -10,6 +10,7 @@ import pytest
 from llmock.pytest_plugin import LLMock
 from llmock.scenarios import Fail
 
+from bichat.config import Config
 from bichat.errors import ModelCutOff, ModelError, ModelNonsense, ModelRefused, ModelSilent, ModelUnavailable
 from bichat.model import ChatMessage, ChatRequest, Chunk, Model, Tokens, canonical
 
@@ -17,8 +18,12 @@ ASKED = ChatRequest(model="m", messages=(ChatMessage("user", "How many orders?")
 WORDS = "one two three four five six seven eight"
 
 
+def config(base_url: str) -> Config:
+    return Config(openai_api_key="sk-very-secret-key", openai_base_url=base_url)
+
+
 async def hear(base_url: str, request: ChatRequest = ASKED, silence: float = 1) -> list[Chunk]:
-    model = Model("sk-very-secret-key", base_url, silence=silence)
+    model = Model(config(base_url), silence=silence)
     try:
         return [chunk async for chunk in model.stream(request)]
     finally:
@@ -167,12 +172,12 @@ def test_giving_up_listening_closes_the_connection(llmock: LLMock) -> None:
     llmock.reply(WORDS).pace(50)
 
     async def two_words() -> None:
-        model = Model("k", llmock.base_url())
+        model = Model(config(llmock.base_url()))
         stream = model.stream(ASKED)
         async for chunk in stream:
             if chunk.text == "two ":
                 break
-        await stream.aclose()  # type: ignore[attr-defined]  # an async generator
+        await stream.aclose()
         await model.close()
 
     asyncio.run(two_words())
@@ -203,7 +208,7 @@ def listen_to(body: bytes, longest: float = 900, silence: float = 1) -> tuple[st
     async def both() -> tuple[str, Chunk]:
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        model = Model(None, f"http://127.0.0.1:{port}/v1", silence=silence, longest=longest)
+        model = Model(config(f"http://127.0.0.1:{port}/v1"), silence=silence, longest=longest)
         try:
             chunks = [chunk async for chunk in model.stream(ASKED)]
         finally:

@@ -1,0 +1,201 @@
+"""The reply worker: claims questions, answers several at a time, and hands back what it cannot finish."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from uuid import UUID
+
+import psycopg
+from psycopg_pool import AsyncConnectionPool
+
+from bichat.commands.execute import Executor
+from bichat.config import Config
+from bichat.deltas import Deltas
+from bichat.errors import Unavailable, WorkerStopped
+from bichat.events.ledger import Ledger
+from bichat.model import Model
+from bichat.projections import replies
+from bichat.tokens import count
+from bichat.workers.listening import NotWanted
+from bichat.workers.turn import Kit, Turn
+
+DEFAULT_MODEL = "gpt-4.1-mini"
+DEFAULT_BUDGET = 8_000
+"""Tokens of prompt and history."""
+
+LEASE, RENEWED = 15.0, 5.0
+"""Seconds that a claim lasts without a sign of life, and between two such signs."""
+
+POLL = 0.25
+"""Seconds between two looks at the queue when nobody rings."""
+
+GRACE, CLEANUP = 3.0, 4.0
+"""Seconds that a stopping worker lets replies end by themselves, and then for handing them back."""
+
+LONGEST_PAUSE = 5.0
+"""Seconds between two tries to reach the database."""
+
+log = logging.getLogger(__name__)
+
+
+class ReplyWorker:
+    """Answers up to `concurrency` questions at a time; any number of workers share the queue."""
+
+    def __init__(
+        self, config: Config, ledger: Ledger, executor: Executor, model: Model, deltas: Deltas,
+        *, concurrency: int = 8,
+    ) -> None:  # fmt: skip
+        """Opens nothing yet."""
+        names = (config.bichat_model or DEFAULT_MODEL, config.bichat_fallback_model)
+        self._kit = Kit(
+            executor=executor, ledger=ledger, model=model, deltas=deltas,
+            models=tuple(name for name in names if name),
+            budget=config.bichat_context_tokens or DEFAULT_BUDGET,
+        )  # fmt: skip
+        # Leases are held under this name, so it must be this worker's alone.
+        self._name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+        self._concurrency = concurrency
+        self._pool = AsyncConnectionPool(
+            config.database_url or "", min_size=1, max_size=3, open=False, timeout=5,
+            kwargs={"autocommit": True, "application_name": "bichat worker", "connect_timeout": 5},
+        )  # fmt: skip
+        self._turns: dict[UUID, Turn] = {}
+        self._running: set[asyncio.Task[None]] = set()
+        self._rung = asyncio.Event()
+        self._reachable, self._stopping = True, False
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Works until `stop` is set, then stops within ten seconds."""
+        await asyncio.to_thread(count, "")  # reads the vocabulary
+        await self._pool.open(wait=False)
+        claiming = asyncio.create_task(self._repeat(self._claim, POLL, self._rung))
+        others = [
+            asyncio.create_task(self._repeat(self._watch, POLL)),
+            asyncio.create_task(self._repeat(self._renew, RENEWED)),
+            asyncio.create_task(self._listen()),
+        ]
+        try:
+            await stop.wait()
+        finally:
+            self._stopping = True
+            self._rung.set()
+            await asyncio.wait([claiming], timeout=1)  # not in the middle of a claim
+            await self._stop_turns()
+            for task in (claiming, *others):
+                task.cancel()
+            await asyncio.wait([claiming, *others])
+            await self._pool.close(timeout=1)
+
+    # --- the loops ----------------------------------------------------------------------------------
+
+    async def _claim(self) -> None:
+        free = self._concurrency - len(self._turns)
+        if not free:
+            return
+        async with self._pool.connection() as connection:
+            claims = await replies.claim(connection, self._name, free, LEASE)
+        for claim in claims:
+            if claim.message_id in self._turns:
+                continue  # its lease ran out while the database was away, and is ours again
+            turn = Turn(self._kit, claim, self._name)
+            self._turns[claim.message_id] = turn
+            task = asyncio.create_task(self._take(turn, claim.message_id))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+
+    async def _renew(self) -> None:
+        """By timer, not by words: a model that thinks for a minute is not dead."""
+        held = dict(self._turns)
+        if held:
+            async with self._pool.connection() as connection:
+                kept = await replies.renew(connection, self._name, list(held), LEASE)
+            for message_id in held.keys() - kept:
+                held[message_id].interrupt(WorkerStopped())
+
+    async def _watch(self) -> None:
+        """Looks for replies that nobody wants any more."""
+        held = dict(self._turns)
+        if held:
+            async with self._pool.connection() as connection:
+                unwanted = await replies.cancel_requested(connection, list(held))
+            for message_id in unwanted & held.keys():
+                if not await held[message_id].wanted():
+                    held[message_id].interrupt(NotWanted())
+
+    async def _listen(self) -> None:
+        async with self._kit.deltas.listen("bichat:replies") as follower:
+            while True:
+                if await follower.next(60):
+                    self._rung.set()
+
+    async def _repeat(
+        self, work: Callable[[], Awaitable[None]], every: float, wake: asyncio.Event | None = None
+    ) -> None:
+        """Does `work` again and again; a database that is away makes it wait longer, never end."""
+        pause, wake = every, wake or asyncio.Event()
+        while not self._stopping or work != self._claim:
+            wake.clear()
+            try:
+                await work()
+                self._note(None)
+                pause = every
+            except (psycopg.Error, Unavailable, OSError) as error:
+                self._note(error)
+                pause = min(pause * 2, LONGEST_PAUSE)
+            except Exception:
+                log.exception("the reply worker goes on after an error of its own")
+                pause = LONGEST_PAUSE
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await wake.wait()
+
+    # --- one turn -----------------------------------------------------------------------------------
+
+    async def _take(self, turn: Turn, message_id: UUID) -> None:
+        wait = LONGEST_PAUSE
+        try:
+            wait = await turn.run()
+        except Unavailable as error:
+            self._note(error)
+            wait = POLL
+        except Exception:
+            log.exception("the reply to %s met an error of the worker's own", message_id)
+        finally:
+            del self._turns[message_id]
+            await self._hand_back(message_id, wait)
+            self._rung.set()
+
+    async def _hand_back(self, message_id: UUID, wait: float) -> None:
+        try:
+            async with self._pool.connection() as connection:
+                await replies.hand_back(connection, self._name, message_id, wait)
+        except psycopg.Error as error:  # then the lease runs out by itself
+            self._note(error)
+
+    async def _stop_turns(self) -> None:
+        for turn in self._turns.values():
+            turn.give_up()
+        if self._running:
+            await asyncio.wait(self._running, timeout=GRACE)
+        for turn in self._turns.values():
+            turn.interrupt(WorkerStopped())
+        if self._running:
+            await asyncio.wait(self._running, timeout=CLEANUP)
+        for task in self._running:
+            task.cancel()
+        if self._running:
+            await asyncio.wait(self._running, timeout=1)
+
+    def _note(self, error: Exception | None) -> None:
+        """One line when the database goes away, one when it is back."""
+        if error and self._reachable:
+            log.warning("the reply worker waits for the database: %s", str(error).partition("\n")[0])
+        elif not error and not self._reachable:
+            log.warning("the reply worker has its database back")
+        self._reachable = error is None

@@ -1,0 +1,230 @@
+"""One turn: a claimed question, from what the log says of it to the fact that ends its attempt."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+
+from msgspec import Struct
+from msgspec.structs import replace
+from uuid_utils.compat import uuid7
+
+from bichat.commands.dialogue import CompleteReply, EndCancelledReply, FailReply, StartReply, WorkerCommand
+from bichat.commands.execute import Executor
+from bichat.deltas import Deltas
+from bichat.errors import LogRejected, LogUnavailable, ModelError, ModelNonsense, Refused, WorkerLost
+from bichat.events.dialogue import Asked, Usage
+from bichat.events.envelope import Actor, Cause, Metadata
+from bichat.events.ledger import Ledger, Stream
+from bichat.model import ChatRequest, Model, canonical
+from bichat.projections.replies import Claim
+from bichat.workers import attempts, context
+from bichat.workers.attempts import Tried
+from bichat.workers.context import Context, Place
+from bichat.workers.listening import Listening, NotWanted
+from bichat.workers.speaker import Speaker
+
+SETTLED = 2.0
+"""Seconds that an ended question stays leased: until the queue, a read model, has heard of its end."""
+
+NOT_STARTED = 0.25
+"""Seconds before a question is looked at again that could not be started: the queue lags behind the log."""
+
+LONGEST_PAUSE = 2.0
+"""Seconds between two tries to reach the log."""
+
+log = logging.getLogger(__name__)
+
+
+class Kit(Struct, frozen=True, kw_only=True):
+    """What turns work with; one for all of a process."""
+
+    executor: Executor
+    ledger: Ledger
+    model: Model
+    deltas: Deltas
+    models: tuple[str, ...]
+    """The model's name, then the fallback's if there is one."""
+    budget: int
+    """Tokens of prompt and history."""
+
+
+class _Plan(Struct, frozen=True):
+    """An attempt about to be made."""
+
+    start: StartReply
+    request: ChatRequest
+    context: Context
+    before: list[Tried]
+    models: tuple[str, ...]
+
+
+class Turn:
+    """Answers one question; however that goes, the log tells how the attempt ended."""
+
+    def __init__(self, kit: Kit, claim: Claim, worker: str) -> None:
+        self._kit, self._claim, self._worker = kit, claim, worker
+        self._listening = Listening()
+        self._stopped = asyncio.Event()
+
+    def interrupt(self, reason: NotWanted | ModelError) -> None:
+        """Stops the model; what it has said by now is kept."""
+        self._listening.interrupt(reason)
+
+    def give_up(self) -> None:
+        """Waits no longer for a log that is away."""
+        self._stopped.set()
+
+    async def wanted(self) -> bool:
+        """Whether the log, not a read model that may lag behind, still wants this attempt to end well."""
+        stream = await asyncio.to_thread(self._kit.ledger.load, self._claim.dialogue_id)
+        question = stream.state.unanswered.get(self._claim.message_id)
+        return bool(question and question.status in ("waiting", "running") and not question.cancel_requested)
+
+    async def run(self) -> float:
+        """One attempt; returns the seconds after which the question may be claimed again.
+
+        Raises `LogUnavailable` when the log cannot be read.
+        """
+        stream = await asyncio.to_thread(self._kit.ledger.load, self._claim.dialogue_id)
+        question = stream.state.unanswered.get(self._claim.message_id)
+        if question is None or question.status not in ("waiting", "running"):
+            return SETTLED
+        if question.cancel_requested:
+            return await self._settle(self._cancelled(question.attempt, Usage()))
+        before = await asyncio.to_thread(self._tried, question.version) if question.tries else []
+        try:
+            if question.status == "running":
+                attempts.expect_worker(before)
+        except WorkerLost as lost:
+            return await self._settle(self._failed(question.attempt, lost, Usage(), final=True))
+        plan = await asyncio.to_thread(self._plan, stream, question.attempt + 1, before)
+        if self._listening.interrupted or not await self._commit(plan.start):
+            return NOT_STARTED
+        return await self._answer(plan)
+
+    # --- before -----------------------------------------------------------------------------------
+
+    def _tried(self, version: int) -> list[Tried]:
+        events = self._kit.ledger.read(
+            self._claim.dialogue_id, after=version, limit=100, desc=True, kinds=attempts.KINDS
+        )
+        return attempts.tried(events, self._claim.message_id)
+
+    def _plan(self, stream: Stream, attempt: int, before: list[Tried]) -> _Plan:
+        kit, claim = self._kit, self._claim
+        place = Place(claim.dialogue_id, claim.version, stream.head.version)
+        shown = context.build(kit.ledger, place, stream.state.unanswered, kit.budget)
+        asked = shown.question.asks or Asked()
+        models = tuple(dict.fromkeys((asked.model or kit.models[0], *kit.models[1:])))
+        start = StartReply(
+            dialogue_id=claim.dialogue_id,
+            message_id=claim.message_id,
+            attempt=attempt,
+            model=attempts.next_model(before, models) or models[0],
+            max_tokens=asked.max_tokens,
+            temperature=asked.temperature,
+            top_p=asked.top_p,
+            shown=shown.shown,
+            request_digest="",
+        )
+        request = context.request(start, shown.messages)
+        digest = kit.ledger.keys.person(claim.tenant_id, claim.user_id).digest("request", canonical(request))
+        return _Plan(replace(start, request_digest=digest.hex()), request, shown, before, models)
+
+    # --- the answer -------------------------------------------------------------------------------
+
+    async def _answer(self, plan: _Plan) -> float:
+        claim, attempt = self._claim, plan.start.attempt
+        try:
+            plan.context.expect_fit()
+            async with Speaker(self._kit.deltas, claim.dialogue_id, claim.message_id, attempt) as speaker:
+                await self._listening.hear(self._kit.model, plan.request, speaker)
+            return await self._complete(plan)
+        except NotWanted:
+            return await self._settle(self._cancelled(attempt, self._listening.usage(plan.context.tokens)))
+        except ModelError as error:
+            return await self._fail(plan, error)
+        finally:
+            await self._kit.deltas.end(claim.dialogue_id, claim.message_id, attempt)
+
+    async def _complete(self, plan: _Plan) -> float:
+        complete = CompleteReply(
+            dialogue_id=self._claim.dialogue_id,
+            message_id=self._claim.message_id,
+            attempt=plan.start.attempt,
+            answer_id=uuid7(),
+            content=self._listening.text,
+            model=plan.start.model,
+            finish_reason=self._listening.finish_reason,
+            usage=self._listening.usage(plan.context.tokens),
+        )
+        try:
+            return await self._settle(complete)
+        except LogRejected:
+            raise ModelNonsense(detail="its answer cannot be stored") from None
+
+    async def _fail(self, plan: _Plan, error: ModelError) -> float:
+        attempt, model = plan.start.attempt, plan.start.model
+        now = [*plan.before, Tried(attempt, model, error.code)]
+        following = attempts.next_model(now, plan.models)
+        usage = self._listening.usage(plan.context.tokens)
+        await self._commit(self._failed(attempt, error, usage, final=following is None))
+        return SETTLED if following is None else attempts.wait(now, following, error)
+
+    # --- the log ----------------------------------------------------------------------------------
+
+    def _failed(self, attempt: int, error: ModelError, usage: Usage, *, final: bool) -> FailReply:
+        return FailReply(
+            dialogue_id=self._claim.dialogue_id,
+            message_id=self._claim.message_id,
+            attempt=attempt,
+            code=error.code,
+            detail=str(error),
+            partial=self._listening.text,
+            usage=usage,
+            final=final,
+        )
+
+    def _cancelled(self, attempt: int, usage: Usage) -> EndCancelledReply:
+        return EndCancelledReply(
+            dialogue_id=self._claim.dialogue_id,
+            message_id=self._claim.message_id,
+            attempt=attempt,
+            partial=self._listening.text,
+            usage=usage,
+        )
+
+    async def _settle(self, command: WorkerCommand) -> float:
+        await self._commit(command)
+        return SETTLED
+
+    async def _commit(self, command: WorkerCommand) -> bool:
+        """Whether the log has it now. Waits out a log that is away: the words are paid for.
+
+        A commit whose confirmation was lost is refused when it is tried again, which is as good.
+        """
+        by = Metadata(
+            tenant_id=self._claim.tenant_id,
+            actor=Actor("worker", self._worker),
+            command_id=uuid7(),
+            cause=Cause(self._claim.dialogue_id, self._claim.version),
+        )
+        pause = 0.1
+        while True:
+            try:
+                await self._kit.executor.execute(command, by)
+            except Refused as no:
+                log.info("%s of %s: %s", type(command).__name__, command.message_id, no)
+                return False
+            except LogUnavailable as error:
+                if self._stopped.is_set():
+                    return False
+                log.warning("%s waits for the log: %s", type(command).__name__, error)
+            else:
+                return True
+            pause = min(pause * 2, LONGEST_PAUSE)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._stopped.wait()
