@@ -1,0 +1,176 @@
+"""Talking to bichat in the terminal: one dialogue for the session, replies word by word."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import unicodedata
+from collections.abc import Iterable, Iterator
+from typing import Any
+from uuid import uuid4
+
+import httpx
+
+PATIENCE = httpx.Timeout(10, read=30)
+"""Seconds; a stream that is alive says something every 15."""
+RESUMES = 5
+"""How often in a row a reply that breaks off is taken up again."""
+
+
+class NotNow(Exception):
+    """The server asks to be asked again."""
+
+
+class Broken(Exception):
+    """The conversation cannot go on; the message is for the person."""
+
+
+def run(url: str, token: str, message: str | None) -> int:
+    """Asks `message`, or whatever is typed until the end of input; returns the exit status."""
+    headers = {"Authorization": f"Bearer {token}", "Accept": "text/event-stream"}
+    with httpx.Client(base_url=url, headers=headers, timeout=PATIENCE) as client:
+        chat = Chat(client)
+        try:
+            answered = [chat.ask(question) for question in ([message] if message is not None else _typed())]
+        except Broken as broken:
+            print(f"bichat: {broken}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print(file=sys.stderr)
+            return 130
+    return 0 if message is None or all(answered) else 1
+
+
+def _typed() -> Iterator[str]:
+    """Lines from the terminal, or from a pipe."""
+    while True:
+        try:
+            line = input("you> " if sys.stdin.isatty() else "")
+        except EOFError:
+            return
+        if line.strip():
+            yield line
+
+
+class Chat:
+    """One dialogue; the first question opens it."""
+
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
+        self._dialogue_id: str | None = None
+
+    def ask(self, question: str) -> bool:
+        """Asks and prints the reply as it comes; False when there is none. Raises `Broken`."""
+        question = question.encode(errors="replace").decode()  # a terminal may send what is not UTF-8
+        path, body = "/v1/dialogues", {"message": question}
+        if self._dialogue_id:
+            path, body = f"/v1/dialogues/{self._dialogue_id}/messages", {"content": question}
+        key, reply, trouble = str(uuid4()), Reply(), ""
+        for attempt in range(RESUMES):
+            time.sleep(attempt / 2)
+            try:
+                if reply.last_id is None:  # the same key again is the same question
+                    events = self._events("POST", path, json=body, headers={"Idempotency-Key": key})
+                else:
+                    events = self._events(
+                        "GET",
+                        f"/v1/dialogues/{reply.dialogue_id}/stream",
+                        params={"message_id": reply.message_id, "starting_after": reply.last_id},
+                    )
+                if reply.told(events):
+                    self._dialogue_id = reply.dialogue_id
+                    return reply.completed
+            except (httpx.HTTPError, NotNow) as error:
+                trouble = str(error) or type(error).__name__
+            else:
+                trouble = "the server ended the stream"
+        raise Broken(f"no answer from {self._client.base_url}: {trouble}")
+
+    def _events(self, method: str, path: str, **request: Any) -> Iterator[dict[str, Any]]:
+        with self._client.stream(method, path, **request) as response:
+            if response.status_code != 200:
+                response.read()
+                raise (NotNow if "retry-after" in response.headers else Broken)(_problem(response))
+            yield from parsed(response.iter_lines())
+
+
+class Reply:
+    """One reply on its way to the terminal."""
+
+    def __init__(self) -> None:
+        self.dialogue_id = self.message_id = ""
+        self.last_id: str | None = None
+        self.completed = False
+        self._shown = ""
+
+    def told(self, events: Iterable[dict[str, Any]]) -> bool:
+        """Prints what the events say; True once one of them was the end."""
+        for event in events:
+            self.dialogue_id, self.message_id = event["dialogue_id"], event["message_id"]
+            self.last_id = event["id"]
+            match event["type"]:
+                case "reply.delta":
+                    self._print(event["text"])
+                case "reply.superseded":
+                    self._forget()
+                case "reply.completed":
+                    self._finish(event["message"]["content"] or "")
+                    self.completed = True
+                    return True
+                case "reply.failed":
+                    self._end(f"no reply: {event['error']['detail'] or event['error']['code']}")
+                    return True
+                case "reply.cancelled":
+                    self._end("the reply was cancelled")
+                    return True
+        return False
+
+    def _print(self, text: str) -> None:
+        self._shown += text
+        sys.stdout.write(printable(text))
+        sys.stdout.flush()
+
+    def _forget(self) -> None:
+        if self._shown:
+            print("\n[starting over]", file=sys.stderr)
+        self._shown = ""
+
+    def _finish(self, content: str) -> None:
+        """The committed message is what counts: prints what of it was not heard."""
+        if content.startswith(self._shown):
+            self._print(content[len(self._shown) :])
+        else:
+            self._forget()
+            self._print(content)
+        print(flush=True)
+
+    def _end(self, why: str) -> None:
+        if self._shown:
+            print(flush=True)
+        print(f"bichat: {why}", file=sys.stderr)
+
+
+def parsed(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """The data of server-sent events, each with its `id`."""
+    event: dict[str, str] = {}
+    for line in lines:
+        if line:
+            name, _, value = line.partition(":")
+            event[name] = value.removeprefix(" ")
+        elif "data" in event:
+            yield {**json.loads(event["data"]), "id": event.get("id")}
+            event = {}
+
+
+def printable(text: str) -> str:
+    """Without control characters: a model must not steer the terminal."""
+    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
+
+
+def _problem(response: httpx.Response) -> str:
+    try:
+        detail = response.json()["detail"]
+    except (ValueError, KeyError, TypeError):
+        detail = response.reason_phrase
+    return f"{detail} ({response.status_code})"
