@@ -77,6 +77,9 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         if text:
             values[name] = _READERS.get(name, _text)(name.upper(), text)
     config = Config(**values)  # type: ignore[arg-type]
+    if environ.get("POSTGRES_ENABLE_DB_FUNCTIONS"):
+        # The eventsourcing library would append without a lock, and followers would skip events for good.
+        raise WrongSetting(name="POSTGRES_ENABLE_DB_FUNCTIONS", reason="must not be set")
     if config.database_url and config.bichat_master_key is None:
         raise WrongSetting(name="BICHAT_MASTER_KEY", reason="must be given when DATABASE_URL is")
     if config.bichat_jwt_secret and config.bichat_jwt_public_key:
@@ -84,6 +87,18 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
             name="BICHAT_JWT_PUBLIC_KEY", reason="give this or BICHAT_JWT_SECRET, not both"
         )
     return config
+
+
+def environment(config: Config, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """What to start another process with, so that `load` gives it `config`."""
+    values = ((name.upper(), getattr(config, name)) for name in Config.__struct_fields__)
+    return {**environ, **{name: _written(value) for name, value in values if value is not None}}
+
+
+def _written(value: object) -> str:
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _text(name: str, text: str) -> str:

@@ -227,6 +227,10 @@ class PortTaken(Unusable):
     """Port {port} on {host} is taken: stop what uses it, or set BICHAT_PORT."""
 
 
+class NobodyServes(Unusable):
+    """No `bichat serve` runs here: start it, or set BICHAT_URL and BICHAT_TOKEN."""
+
+
 class PartFailed(Unusable):
     """{part} did not start: {reason}"""
 

@@ -1,6 +1,7 @@
 """The Postgres, Valkey and small model that bichat brings along when no URL is given."""
 
+from bichat.embedded.part import Part
 from bichat.embedded.secrets import with_secrets
 from bichat.embedded.servers import Servers, announced, attached_or_owned, owned
 
-__all__ = ["Servers", "announced", "attached_or_owned", "owned", "with_secrets"]
+__all__ = ["Part", "Servers", "announced", "attached_or_owned", "owned", "with_secrets"]

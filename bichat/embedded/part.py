@@ -44,6 +44,7 @@ class Part:
         self._argv = [str(word) for word in argv]
         self._log, self._cwd, self._env, self._account = log, cwd, env, account or Account()
         self._process: subprocess.Popen[bytes] | None = None
+        self._said_before = 0
 
     @property
     def pid(self) -> int | None:
@@ -57,17 +58,25 @@ class Part:
 
     def start(self, patience: float = 60.0) -> None:
         """Start it and wait until it is ready, at most `patience` seconds; raises `PartFailed`."""
+        self.launch()
+        self.wait_until_ready(patience)
+
+    def launch(self) -> None:
+        """Start it; raises `PartFailed` when there is no such program."""
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError(f"{self.name} must be started from the main thread")
         self.before()
-        said_before = self._log.stat().st_size if self._log and self._log.exists() else 0
+        self._said_before = self._log.stat().st_size if self._log and self._log.exists() else 0
         self._process = self._spawn()
+
+    def wait_until_ready(self, patience: float = 60.0, unless: Callable[[], bool] = lambda: False) -> None:
+        """Wait until it is ready or `unless` says so; stops it and raises `PartFailed` if it never is."""
         deadline = time.monotonic() + patience
-        while not self.ready():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                late = self._process.returncode is None
+        while not self.ready() and not unless():
+            late = time.monotonic() > deadline
+            if late or self.exit_status is not None:
                 self.stop(2.0)
-                raise PartFailed(part=self.name, reason=self._last_words(said_before, late=late))
+                raise PartFailed(part=self.name, reason=self._last_words(late=late))
             time.sleep(0.01)
 
     def ask_to_stop(self) -> None:
@@ -107,11 +116,11 @@ class Part:
             if log:
                 log.close()
 
-    def _last_words(self, since: int, *, late: bool) -> str:
+    def _last_words(self, *, late: bool) -> str:
         if not self._log:
             return "it does not answer" if late else "it ended at once"
         with self._log.open("rb") as log:
-            log.seek(since)
+            log.seek(self._said_before)
             lines = log.read().decode(errors="replace").split("\n")
         said = [line.strip() for line in lines if line.strip()] or ["it said nothing"]
         return f"{next((line for line in said if 'FATAL' in line), said[-1])} (more in {self._log})"

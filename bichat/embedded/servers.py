@@ -42,7 +42,7 @@ class Servers:
         self.config = config
         self.parts: list[Part] = []
         self._directory = data_directory(config)
-        self._lock = _take(self._directory)
+        self._lock: int | None = _take(self._directory)
         if (before := announced(config)) and Path(before.runtime).name.startswith(_PREFIX):
             shutil.rmtree(before.runtime, ignore_errors=True)  # left by an owner that was killed
         self._account = account_for_servers()
@@ -67,6 +67,8 @@ class Servers:
 
     def stop(self, patience: float = 5.0) -> None:
         """Stop what was started, within `patience` seconds, and let go of the data directory."""
+        if self._lock is None:  # stopped already
+            return
         for part in self.parts:
             part.ask_to_stop()
         deadline = time.monotonic() + patience
@@ -75,6 +77,7 @@ class Servers:
         (self._directory / _ANNOUNCED).unlink(missing_ok=True)
         shutil.rmtree(self._runtime, ignore_errors=True)
         os.close(self._lock)
+        self._lock = None
 
     def _bring(self, field: str, part: Part, url: str) -> None:
         self.parts.append(part)

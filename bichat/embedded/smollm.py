@@ -60,6 +60,8 @@ def serve(port: int) -> None:
     params.n_parallel = _SLOTS
     params.n_ctx = _SLOTS * 2 * CONTEXT_TOKENS  # divided among the slots
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+    params.n_predict = CONTEXT_TOKENS // 2  # it likes to repeat itself
+    params.sampling.temp, params.sampling.penalty_repeat = 0.2, 1.1
     params.ui = params.endpoint_slots = False  # the slots would show what people wrote
     params.verbosity = 0
     server = xllamacpp.Server(params)

@@ -1,0 +1,172 @@
+"""Every command-line verb."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from uuid import UUID
+
+import click
+import jwt
+
+from bichat import __version__, config, embedded
+from bichat.config import Config
+from bichat.errors import BichatError, NobodyServes, WrongSetting
+
+LOCAL_TENANT = UUID("00000000-0000-7000-8000-000000000001")
+"""Whose dialogues `serve` and `chat` show on one's own machine."""
+LOCAL_USER = "me"
+_DAY = 24 * 60 * 60
+
+
+def main() -> None:
+    """The program: exit status 0 done, 1 refused or failed with one line, 2 wrong usage."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    logging.getLogger("bichat").setLevel(logging.INFO)
+    try:
+        bichat()
+    except BichatError as error:
+        click.echo(f"bichat: {error}", err=True)
+        sys.exit(1)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def bichat() -> None:
+    """The memory and the nerve of business-intelligence chat.
+
+    Settings are environment variables (README.md lists them). Without DATABASE_URL, REDIS_URL and
+    OPENAI_API_KEY, bichat brings a Postgres, a Valkey and a small model along and keeps what they
+    store in BICHAT_DATA_DIR, .bichat if not set.
+    """
+
+
+@bichat.command()
+def serve() -> None:
+    """Run everything; prints where, a token and a curl line."""
+    from bichat import supervisor
+
+    supervisor.serve(_can_check_tokens(embedded.with_secrets(config.load())), _welcome)
+
+
+@bichat.command()
+def api() -> None:
+    """Run the HTTP API."""
+    from bichat import wiring
+
+    with embedded.attached_or_owned(config.load()) as settings:
+        wiring.run_api(_can_check_tokens(settings))
+
+
+@bichat.command()
+def worker() -> None:
+    """Run what has questions answered by the model."""
+    from bichat import wiring
+
+    with embedded.attached_or_owned(config.load(), model=True) as settings:
+        wiring.run_worker(settings)
+
+
+@bichat.command()
+def projector() -> None:
+    """Run what keeps the read models up to date.
+
+    A second one stands by until the first one ends.
+    """
+    from bichat import wiring
+
+    with embedded.attached_or_owned(config.load()) as settings:
+        wiring.run_projector(settings)
+
+
+@bichat.command()
+def migrate() -> None:
+    """Create or update the schema."""
+    from bichat import wiring
+
+    with embedded.attached_or_owned(config.load()) as settings:
+        for name in wiring.migrate(settings):
+            click.echo(name)
+
+
+@bichat.command()
+@click.option("--tenant", type=click.UUID, required=True, help="The tenant's id.")
+@click.option("--user", required=True, help="The user's id, at most 128 characters.")
+@click.option(
+    "--role", "roles", multiple=True, type=click.Choice(["user", "auditor", "ops", "operator"]),
+    help="May be given several times; user if not given.",
+)  # fmt: skip
+@click.option(
+    "--ttl", type=click.IntRange(1, 10 * 365 * _DAY), default=3600, show_default=True, help="Seconds."
+)
+def token(tenant: UUID, user: str, roles: tuple[str, ...], ttl: int) -> None:
+    """Print a token, signed with BICHAT_JWT_SECRET."""
+    if not 1 <= len(user) <= 128:
+        raise click.BadParameter("must have 1 to 128 characters", param_hint="--user")
+    click.echo(_token(embedded.with_secrets(config.load()), tenant, user, roles or ("user",), ttl))
+
+
+@bichat.command()
+@click.argument("message", required=False)
+@click.option("--url", envvar="BICHAT_URL", help="Where bichat answers (BICHAT_URL).")
+@click.option("--token", envvar="BICHAT_TOKEN", help="Who you are (BICHAT_TOKEN).")
+def chat(message: str | None, url: str | None, token: str | None) -> None:
+    """Talk in the terminal.
+
+    With a MESSAGE, one answer; without, a conversation until Ctrl-D. Without --url, with the
+    `bichat serve` that runs on this machine in the same data directory.
+    """
+    from bichat import chat as terminal
+
+    settings = config.load()
+    if not url:
+        found = embedded.announced(settings)
+        if not found or not found.api_url:
+            raise NobodyServes
+        url = found.api_url
+        token = token or _token(embedded.with_secrets(settings), LOCAL_TENANT, LOCAL_USER, ("user",), _DAY)
+    if not token:
+        raise NobodyServes
+    sys.exit(terminal.run(url, token, message))
+
+
+def _token(settings: Config, tenant: UUID, user: str, roles: tuple[str, ...], ttl: int) -> str:
+    secret = settings.bichat_jwt_secret
+    if not secret:
+        raise WrongSetting(name="BICHAT_JWT_SECRET", reason="is needed to make tokens")
+    claims: dict[str, object] = {
+        "sub": user,
+        "tenant": str(tenant),
+        "roles": roles,
+        "exp": int(time.time()) + ttl,
+    }
+    if settings.bichat_jwt_issuer:
+        claims["iss"] = settings.bichat_jwt_issuer
+    if settings.bichat_jwt_audience:
+        claims["aud"] = settings.bichat_jwt_audience
+    return jwt.encode(claims, secret, "HS256")
+
+
+def _can_check_tokens(settings: Config) -> Config:
+    if not settings.bichat_jwt_secret and not settings.bichat_jwt_public_key:
+        raise WrongSetting(name="BICHAT_JWT_SECRET", reason="must be given when DATABASE_URL is")
+    return settings
+
+
+def _welcome(settings: Config, url: str) -> None:
+    click.echo(
+        f"bichat answers at {url} - try it at {url}/schema, in another terminal with `bichat chat`, or:"
+    )
+    if settings.bichat_jwt_secret:
+        made = _token(settings, LOCAL_TENANT, LOCAL_USER, ("user",), _DAY)
+        click.echo(
+            f"\n  TOKEN={made}\n"
+            f"  curl -N {url}/v1/dialogues -H \"Authorization: Bearer $TOKEN\" -H 'Accept: text/event-stream'"
+            " -H 'Content-Type: application/json' -d '{\"message\": \"What is the capital of France?\"}'\n"
+        )
+    if settings.brings_model:
+        click.echo(
+            "There is no model to answer: set OPENAI_API_KEY, or OPENAI_BASE_URL, and start again.", err=True
+        )
+    click.echo("Ctrl-C stops it.")

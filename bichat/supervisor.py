@@ -1,0 +1,146 @@
+"""`bichat serve`: every part as a child process, restarted when it dies, stopped in the right order."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import logging
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+
+from bichat import wiring
+from bichat.config import Config, environment
+from bichat.embedded import Part, Servers, owned
+from bichat.errors import BichatError, PortTaken, WrongSetting
+
+log = logging.getLogger(__name__)
+
+STOP_WITHIN = 9.5
+"""Seconds from SIGTERM to the end, servers included."""
+_FOR_SERVERS = 1.0
+_LONGEST_WAIT = 30.0
+
+
+class Supervised:
+    """A part that is started again when it dies, after waits that grow from 0.5 s to 30 s."""
+
+    def __init__(self, part: Part) -> None:
+        self.part = part
+        self._wait, self._started, self._due = 0.5, time.monotonic(), 0.0
+
+    def look_after(self) -> None:
+        """Start it again if it died and its wait is over; called often, returns soon."""
+        now = time.monotonic()
+        if self.part.exit_status is None:
+            if now - self._started > 2 * _LONGEST_WAIT:
+                self._wait = 0.5  # it has been well for long enough
+            return
+        if not self._due:
+            status, wait = self.part.exit_status, self._wait
+            log.warning("%s ended (status %s), starting it again in %.1f s", self.part.name, status, wait)
+            self._due, self._wait = now + wait, min(2 * wait, _LONGEST_WAIT)
+        elif now >= self._due:
+            self._due, self._started = 0.0, now
+            try:
+                self.part.launch()
+            except (BichatError, OSError) as error:
+                log.warning("%s", error)
+
+
+def serve(config: Config, say: Callable[[Config, str], None]) -> None:
+    """Run everything until SIGTERM or Ctrl-C; `say` is called with the address once it answers.
+
+    Raises `PortTaken`, `DataDirectoryTaken`, `PartFailed` and what `wiring.migrate` raises.
+    """
+    _check_port(config.bichat_host, config.bichat_port)
+    stopping = _Stopping()
+    with owned(config) as servers:
+        wiring.migrate(servers.config)
+        api, others = (
+            _api(servers.config),
+            [_verb(servers.config, "worker"), _verb(servers.config, "projector")],
+        )
+        try:
+            for part in (*others, api):
+                part.launch()
+            api.wait_until_ready(unless=lambda: bool(stopping))
+            if not stopping:
+                servers.answers_at(address(config))
+                say(servers.config, address(config))
+            _watch([*servers.parts, *others, api], stopping)
+        finally:
+            _stop(servers, first=[api, others[0]], then=[others[1]])
+
+
+def address(config: Config) -> str:
+    """The URL under which this machine reaches the API."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.bichat_host, config.bichat_host)  # noqa: S104
+    return f"http://{f'[{host}]' if ':' in host else host}:{config.bichat_port}"
+
+
+class _Stopping:
+    """True once SIGTERM, Ctrl-C or the end of the terminal asked for it."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._ask)
+
+    def _ask(self, *_: object) -> None:
+        self._asked = True
+
+    def __bool__(self) -> bool:
+        return self._asked
+
+
+def _watch(parts: list[Part], stopping: _Stopping) -> None:
+    supervised = [Supervised(part) for part in parts]
+    while not stopping:
+        for one in supervised:
+            one.look_after()
+        time.sleep(0.1)
+
+
+def _stop(servers: Servers, *, first: list[Part], then: list[Part]) -> None:
+    """What answers people and models first, while the read models still follow; the servers last."""
+    deadline = time.monotonic() + STOP_WITHIN - _FOR_SERVERS
+    for group, reserve in ((first, 0.5), (then, 0.0)):
+        for part in group:
+            part.ask_to_stop()
+        for part in group:
+            part.stop(deadline - reserve - time.monotonic())
+    servers.stop(_FOR_SERVERS)
+
+
+def _verb(config: Config, verb: str) -> Part:
+    return Part(verb, [sys.executable, "-m", "bichat", verb], env=environment(config))
+
+
+def _api(config: Config) -> Part:
+    part, url = _verb(config, "api"), address(config)
+
+    def ready() -> bool:
+        line = http.client.HTTPConnection(url.removeprefix("http://"), timeout=2.0)
+        try:
+            line.request("GET", "/health/live")
+            return line.getresponse().status == http.HTTPStatus.OK
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            line.close()
+
+    part.ready = ready
+    return part
+
+
+def _check_port(host: str, port: int) -> None:
+    """Raises `PortTaken` or `WrongSetting` before anything is started."""
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        if error.errno in (errno.EADDRINUSE, errno.EACCES):
+            raise PortTaken(host=host, port=port) from None
+        raise WrongSetting(name="BICHAT_HOST", reason=f"{host} is no address of this machine") from None
