@@ -153,9 +153,9 @@ class Model:
 
     def _told(self, said: str) -> str:
         """What the server said, fit for a person's eyes: one short line, no key."""
-        if self._secret:
+        if self._secret and len(self._secret) > 7:  # a made-up key like "local" is a word as well
             said = said.replace(self._secret, "***")
-        said = re.sub(r"\b(sk|key|Bearer)[- ][\w.*-]{6,}", "***", " ".join(_clean(said).split()))
+        said = re.sub(r"\b(sk-|key-|Bearer )[\w.*-]{6,}", "***", " ".join(_clean(said).split()))
         return said if len(said) <= 300 else said[:299] + "…"
 
 
