@@ -178,4 +178,16 @@ class Telling:
             "type": kind, "dialogue_id": self.dialogue_id, "message_id": message_id, "attempt": attempt,
             "sequence_number": self.mark.number, **told,
         }  # fmt: skip
-        return b"id: %s\nevent: %s\ndata: %s\n\n" % (str(self.mark).encode(), kind.encode(), _encode(data))
+        return b"id: %s\nevent: %s\ndata: %s\n\n" % (str(self.mark).encode(), kind.encode(), _line(data))
+
+
+def _line(data: dict[str, Any]) -> bytes:
+    """JSON without the line ends that are none to SSE but that many clients split at: NEL, LS, PS."""
+    line = _encode(data)
+    for raw, escaped in (
+        (b"\xc2\x85", b"\\u0085"),
+        (b"\xe2\x80\xa8", b"\\u2028"),
+        (b"\xe2\x80\xa9", b"\\u2029"),
+    ):
+        line = line.replace(raw, escaped)
+    return line

@@ -1,0 +1,79 @@
+"""A running API over a real log, real read models and a real Valkey; replies are written by the test."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import httpx
+import pytest
+from msgspec import Struct
+
+from bichat.api.app import Parts, create_app
+from bichat.api.server import listen, server
+from bichat.commands.execute import Executor
+from bichat.config import Config
+from bichat.deltas import Deltas
+from bichat.doorbell import Doorbell
+from bichat.events.feed import Feed
+from bichat.projections.reads import Reads
+from bichat.workers import project
+from tests.api.tokens import SECRET, token
+from tests.examples import opened
+
+
+class Api(Struct, frozen=True):
+    """What a test of the API talks to."""
+
+    url: str
+    redis_url: str
+    executor: Executor
+
+    def client(self, user: str = "anna", **claims: Any) -> httpx.Client:
+        """A client with a token for `user`."""
+        headers = {"Authorization": f"Bearer {token(user, **claims)}"}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=20)
+
+
+@contextmanager
+def served(config: Config) -> Iterator[Api]:
+    """The API with its writer and projectors, in threads of this process."""
+    assert config.database_url is not None
+    assert config.redis_url is not None
+    with opened(config.database_url) as ledger, ExitStack() as stack:
+        doorbell = Doorbell(config.redis_url)
+        stack.callback(doorbell.close)
+        executor = Executor(ledger, on_commit=doorbell.ring)
+        executor.start()
+        stack.callback(executor.close)
+        stop = threading.Event()
+        _thread(stack, project.run, config.database_url, Feed(ledger.keys), doorbell, stop)
+        stack.callback(stop.set)
+        parts = Parts(config, executor, Reads(config.database_url), Deltas(config.redis_url))
+        running, socket = server(create_app(parts)), listen("127.0.0.1", 0)
+        _thread(stack, running.run, [socket])
+        stack.callback(setattr, running, "should_exit", True)
+        yield Api(f"http://127.0.0.1:{socket.getsockname()[1]}", config.redis_url, executor)
+
+
+def _thread(stack: ExitStack, run: Callable[..., object], *args: object) -> None:
+    thread = threading.Thread(target=run, args=args, daemon=True)
+    thread.start()
+    stack.callback(thread.join, 10)
+
+
+@pytest.fixture(scope="module")
+def api(module_database_url: str, redis_url: str) -> Iterator[Api]:
+    """One for the tests of a module: each test opens dialogues of its own."""
+    config = Config(database_url=module_database_url, redis_url=redis_url, bichat_jwt_secret=SECRET)
+    with served(config) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def anna(api: Api) -> Iterator[httpx.Client]:
+    """A person of the tenant."""
+    with api.client() as client:
+        yield client
