@@ -24,7 +24,7 @@ check: .venv/ready  ## ruff, mypy, import-linter
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check --quiet || { echo 'Run `make fmt`.' >&2; exit 1; }
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 
 fmt: .venv/ready  ## put the code in form
 	@$(BIN)/ruff check --fix-only --quiet
