@@ -135,7 +135,7 @@ class Doorbell:
                     pubsub.subscribe(LOG)
                     while not self._closed.is_set():
                         # Subscribing rings too: what was said before is not heard.
-                        if pubsub.get_message(timeout=1.0):
+                        if pubsub.get_message(timeout=0.5):
                             self._wake()
                             wait = 0.05
             except (redis.RedisError, OSError, ValueError) as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, Literal
@@ -81,16 +81,17 @@ def _row(dialogue: Dialogue) -> dict[str, Any]:
 
 
 def _moved(held: Dialogues, now: Dialogues) -> Iterator[dict[str, Any]]:
-    """By how much the number of dialogues in each state changes."""
-    moved: Counter[tuple[UUID, str, str]] = Counter()
+    """By how much each user's numbers change; all states, so that no row depends on the batches."""
+    moved: defaultdict[tuple[UUID, str], Counter[str]] = defaultdict(Counter)
     for dialogue in now.values():
         before = held.get(dialogue.id)
         if before is None or before.state != dialogue.state:
-            moved[dialogue.tenant_id, dialogue.user_id, dialogue.state] += 1
-            if before:
-                moved[before.tenant_id, before.user_id, before.state] -= 1
-    for (tenant_id, user_id, state), dialogues in moved.items():
-        yield {"tenant_id": tenant_id, "user_id": user_id, "state": state, "dialogues": dialogues}
+            user = moved[dialogue.tenant_id, dialogue.user_id]
+            user[dialogue.state] += 1
+            user[before.state if before else "none"] -= 1
+    for (tenant_id, user_id), by_state in moved.items():
+        for state in ("active", "archived", "deleted"):
+            yield {"tenant_id": tenant_id, "user_id": user_id, "state": state, "dialogues": by_state[state]}
 
 
 MODEL = ReadModel(name="dialogues", shape=1, tables=("dialogues", "dialogues_counts"), apply=apply)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import select
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +13,7 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
-from bichat.errors import ReadModelBehind, ReadsUnavailable, Stopping
+from bichat.errors import ReadModelBehind, ReadsUnavailable, Stopping, Unavailable
 from bichat.projections.sql import statement
 from bichat.projections.versions import MODELS
 
@@ -42,12 +42,16 @@ class Bound(AsyncConnection[Any]):
 class Reads:
     """An async pool on the role `bichat_reader`, and the one place that waits for read models."""
 
-    def __init__(self, database_url: str, *, size: int = 8) -> None:
+    def __init__(self, database_url: str, *, size: int = 8, patience: float = 5.0) -> None:
+        """`patience`: seconds that a request waits for a connection."""
         self._pool: AsyncConnectionPool[Bound] = AsyncConnectionPool(
-            database_url, connection_class=Bound, min_size=1, max_size=size, max_waiting=size * 32, timeout=5.0, open=False,
-            configure=_configure, check=_check, name="reads", reconnect_timeout=60.0,
-            kwargs={"autocommit": True, "prepare_threshold": 0, "connect_timeout": 5,
-                    "application_name": "bichat-reads"},
+            database_url, connection_class=Bound, min_size=1, max_size=size, max_waiting=size * 32,
+            timeout=patience, reconnect_timeout=60.0, open=False, configure=_configure, check=_check,
+            name="reads",
+            kwargs={
+                "autocommit": True, "prepare_threshold": 0, "connect_timeout": 5,
+                "application_name": "bichat-reads",
+            },
         )  # fmt: skip
         self._positions = dict.fromkeys(_SHAPES, -1)
         self._moved = asyncio.Event()
@@ -105,9 +109,8 @@ class Reads:
     async def _poll(self) -> None:
         """Shared by all who wait; ends with the last of them."""
         while self._waiting:
-            try:
+            with suppress(Unavailable):  # who waits will see that nothing moves
                 self._positions |= await self.positions()
-            finally:
                 self._moved.set()
                 self._moved = asyncio.Event()
             await asyncio.sleep(POLL)

@@ -150,7 +150,9 @@ def connect(url: str) -> psycopg.Connection[Any]:
 
 
 def describe(error: Exception) -> str:
-    """An error without a person's text: a database quotes values, a fold's own errors hold ids only."""
+    """An error without a person's text: folds speak of ids only, the database quotes values it refuses."""
+    if isinstance(error, psycopg.DataError | psycopg.IntegrityError):
+        return f"{type(error).__name__} ({error.sqlstate})"
     if isinstance(error, psycopg.Error):
         return f"{type(error).__name__}: {error.diag.message_primary or 'no answer'}"
     return f"{type(error).__name__}: {error}"

@@ -1,0 +1,201 @@
+"""A runner applies each event once, whoever else runs, and survives what can be survived."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+from msgspec.structs import replace
+
+from bichat.doorbell import Ear
+from bichat.errors import EventTooNew
+from bichat.events.envelope import Event
+from bichat.projections.read_model import Build, ReadModel
+from bichat.projections.runner import Runner, Stale, connect
+from tests.projections.histories import BUILDS, history, tables
+
+LOG = history([(d, w, n) for n in range(4) for w in (0, 3, 6, 0, 3, 9) for d in range(4)])
+TRANSCRIPTS = BUILDS[0]
+
+
+def read(_: psycopg.Connection[Any], after: int, limit: int) -> list[Event]:
+    return [event for event in LOG if event.position > after][:limit]
+
+
+def slowly(connection: psycopg.Connection[Any], after: int, limit: int) -> list[Event]:
+    time.sleep(0.01)
+    return read(connection, after, min(limit, 3))
+
+
+@contextmanager
+def running(*runners: Runner) -> Iterator[list[threading.Thread]]:
+    threads = [threading.Thread(target=runner.run, daemon=True) for runner in runners]
+    for thread in threads:
+        thread.start()
+    try:
+        yield threads
+    finally:
+        began = time.monotonic()
+        for runner in runners:
+            runner.stop()
+        for thread in threads:
+            thread.join(5)
+        assert not any(thread.is_alive() for thread in threads)
+        assert time.monotonic() - began < 2
+
+
+def until(done: Callable[[], object], seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def checkpoint(url: str, build: Build = TRANSCRIPTS) -> tuple[int, str, str]:
+    with psycopg.connect(url) as connection:
+        row = connection.execute(
+            "select position, state, error from bichat.checkpoints where name = %s", (build.model.name,)
+        ).fetchone()
+    assert row
+    return row
+
+
+def at_the_end(url: str, build: Build = TRANSCRIPTS) -> Callable[[], bool]:
+    return lambda: checkpoint(url, build)[0] == LOG[-1].position
+
+
+def expected(url: str, builds: Sequence[Build]) -> dict[str, Any]:
+    """The tables as one batch leaves them."""
+    with connect(url) as connection, connection.transaction(force_rollback=True):
+        for build in BUILDS:
+            for table in build.tables:
+                connection.execute(f"truncate {table}".encode())
+        for build in builds:
+            build.model.apply(build, connection, LOG)
+        return tables(connection)
+
+
+def contents(url: str) -> dict[str, Any]:
+    with connect(url) as connection:
+        return tables(connection)
+
+
+def test_a_stale_checkpoint_is_refused_and_nothing_applied(database_url: str) -> None:
+    runner = Runner(TRANSCRIPTS, database_url, read, Ear())
+    with connect(database_url) as connection:
+        runner.apply(connection, 0, LOG[:5])
+        before = tables(connection)
+        with pytest.raises(Stale):
+            runner.apply(connection, 0, LOG[:5])
+        with pytest.raises(Stale):
+            runner.apply(connection, LOG[3].position, LOG[4:6])
+        assert tables(connection) == before
+        runner.apply(connection, LOG[4].position, LOG[5:])
+    assert contents(database_url) == expected(database_url, [TRANSCRIPTS])
+
+
+def test_two_at_one_place_apply_a_batch_once(database_url: str) -> None:
+    runner, refused = Runner(TRANSCRIPTS, database_url, read, Ear()), []
+
+    def apply() -> None:
+        with connect(database_url) as connection:
+            try:
+                runner.apply(connection, 0, LOG)
+            except Stale as error:
+                refused.append(error)
+
+    threads = [threading.Thread(target=apply) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(refused) == 3
+    assert contents(database_url) == expected(database_url, [TRANSCRIPTS])
+
+
+def test_every_read_model_is_followed_to_the_end(database_url: str) -> None:
+    with running(*(Runner(build, database_url, slowly, Ear()) for build in BUILDS)):
+        for build in BUILDS:
+            until(at_the_end(database_url, build))
+    assert contents(database_url) == expected(database_url, BUILDS)
+
+
+def test_a_standby_takes_over_within_a_second(database_url: str) -> None:
+    told: list[list[Event]] = [[], []]
+    first, second = (Runner(TRANSCRIPTS, database_url, slowly, Ear(), applied=t.extend) for t in told)
+    with running(first):
+        until(lambda: told[0])
+        with running(second):
+            time.sleep(0.1)
+            assert not told[1]
+            first.stop()
+            until(lambda: told[1], 1.5)
+            until(at_the_end(database_url))
+    assert told[0] + told[1] == LOG
+    assert contents(database_url) == expected(database_url, [TRANSCRIPTS])
+
+
+def test_connections_cut_at_random_lose_and_double_nothing(database_url: str) -> None:
+    runners = [Runner(build, database_url, slowly, Ear()) for build in BUILDS[:2] * 2]
+    with running(*runners), psycopg.connect(database_url, autocommit=True) as killer:
+        for _ in range(8):
+            time.sleep(0.06)
+            killer.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where datname = current_database() and application_name = 'bichat-projector'"
+            )
+        for build in BUILDS[:2]:
+            until(at_the_end(database_url, build))
+    assert contents(database_url) == expected(database_url, BUILDS[:2])
+
+
+def poisoned(build: Build, at: int, cured: threading.Event) -> Build:
+    """A build whose fold chokes on one event."""
+
+    def apply(build: Build, connection: psycopg.Connection[Any], events: Sequence[Event]) -> None:
+        if any(event.position == at for event in events) and not cured.is_set():
+            raise KeyError("bad")
+        TRANSCRIPTS.model.apply(build, connection, events)
+
+    model = build.model
+    return Build(
+        ReadModel(name=model.name, shape=model.shape, tables=model.tables, apply=apply), build.number
+    )
+
+
+def test_what_cannot_be_digested_stops_the_runner_before_it_and_is_tried_again(database_url: str) -> None:
+    cured, bad = threading.Event(), LOG[20]
+    with running(Runner(poisoned(TRANSCRIPTS, bad.position, cured), database_url, read, Ear())):
+        until(lambda: checkpoint(database_url)[0] == LOG[19].position)
+        until(lambda: checkpoint(database_url)[1] == "stopped")
+        assert "KeyError: 'bad'" in checkpoint(database_url)[2]
+        cured.set()
+        until(at_the_end(database_url))
+        assert checkpoint(database_url)[1:] == ("live", "")
+    assert contents(database_url) == expected(database_url, [TRANSCRIPTS])
+
+
+def test_an_event_newer_than_the_code_ends_it(database_url: str) -> None:
+    def newer(*_: object) -> list[Event]:
+        raise EventTooNew(kind="MoonLanded", version=1, position=7)
+
+    with pytest.raises(EventTooNew, match="MoonLanded"):
+        Runner(TRANSCRIPTS, database_url, newer, Ear()).run()
+    assert checkpoint(database_url)[1] == "stopped"
+
+
+def test_a_fold_that_the_database_refuses_leaves_no_text_behind(database_url: str) -> None:
+    event = LOG[0]
+    secret = replace(event, tenant_id="not a tenant")
+
+    def bad(*_: object) -> list[Event]:
+        return [secret]
+
+    with running(Runner(TRANSCRIPTS, database_url, bad, Ear())):
+        until(lambda: checkpoint(database_url)[1] == "stopped")
+    assert checkpoint(database_url)[2].startswith("InvalidTextRepresentation (22P02), in")
