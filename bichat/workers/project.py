@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,23 +18,38 @@ from bichat.projections.runner import BATCH, Runner, connect
 
 
 class SharedFeed:
-    """Reads and opens each stretch of the log once for all runners that are about there."""
+    """Reads and opens the log once for all runners of a process, which are about at one place."""
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
         self._lock = threading.Lock()
-        self._recent: deque[tuple[int, list[Event]]] = deque(maxlen=4)
+        self._start = self._end = -1
+        self._recent: list[Event] = []
+        """What follows `_start`, without a gap, up to `_end`."""
 
     def read(self, connection: psycopg.Connection[Any], after: int, limit: int = BATCH) -> list[Event]:
-        """The next events after a position, at most `limit`; never to be changed."""
+        """The next events after a position, at most `limit`."""
         with self._lock:
-            for start, events in self._recent:
-                if start <= after < events[-1].position:
-                    return [event for event in events if event.position > after][:limit]
-            events = self._feed.read(connection, after, limit)
-            if events:
-                self._recent.append((after, events))
-            return events
+            if self._start <= after < self._end:
+                place = bisect_right(self._recent, after, key=_position)
+                return self._recent[place : place + limit]
+            if after >= self._end:
+                return self._keep(after, self._feed.read(connection, after, limit))
+        return self._feed.read(connection, after, limit)  # far behind the others
+
+    def _keep(self, after: int, events: list[Event]) -> list[Event]:
+        if after != self._end:
+            self._start, self._recent = after, []
+        self._recent += events
+        if len(self._recent) > 3 * BATCH:
+            self._start = self._recent[-BATCH - 1].position
+            del self._recent[:-BATCH]
+        self._end = self._recent[-1].position if self._recent else after
+        return events
+
+
+def _position(event: Event) -> int:
+    return event.position
 
 
 def run(database_url: str, feed: Feed, doorbell: Doorbell, stop: threading.Event) -> None:
