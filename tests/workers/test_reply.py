@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from uuid import UUID
 
 import psycopg
 import pytest
@@ -14,7 +13,7 @@ from llmock.pytest_plugin import LLMock
 from llmock.scenarios import Fail, Match, Reply
 
 from bichat.commands.dialogue import CancelReply, DeleteDialogue, RetryReply, StartReply
-from bichat.deltas import Deltas, Said
+from bichat.deltas import Deltas
 from bichat.doorbell import Doorbell
 from bichat.events.dialogue import (
     Asked,
@@ -28,7 +27,7 @@ from bichat.events.envelope import Fact
 from bichat.model import canonical
 from bichat.workers.context import rebuild
 from tests.examples import SHOWN, by_worker
-from tests.workers.world import World, worker, world
+from tests.workers.world import World, streaming, worker, world
 
 WORDS = " ".join(f"word{n}" for n in range(40))
 
@@ -52,18 +51,6 @@ def shape(facts: list[Fact]) -> list[str]:
     """Facts in short."""
     short = {ReplyStarted: "started", ReplyFailed: "failed", ReplyCancelled: "cancelled"}
     return [short.get(type(fact), "answered") for fact in facts]
-
-
-async def streaming(live: World, dialogue_id: UUID, message_id: UUID, words: int = 3) -> None:
-    """Waits until the model is in the middle of its answer."""
-    deltas = Deltas(live.config.redis_url or "")
-    async with asyncio.timeout(20), deltas.follow(dialogue_id) as follower:
-        heard = ""
-        while len(heard.split()) < words:
-            said = await follower.next(1)
-            if isinstance(said, Said) and said.message_id == message_id:
-                heard += said.text
-    await deltas.close()
 
 
 def test_a_question_is_answered_and_the_log_can_show_what_the_model_saw(live: World, llmock: LLMock) -> None:

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from bichat.commands.dialogue import AddMessage, Command
 from bichat.commands.execute import Executor
 from bichat.config import Config
-from bichat.deltas import Deltas
+from bichat.deltas import Deltas, Said
 from bichat.doorbell import Doorbell
 from bichat.events.dialogue import (
     Asked,
@@ -134,3 +134,15 @@ async def worker(world: World, *, silence: float = 5, concurrency: int = 8) -> A
         await task
         await deltas.close()
         await model.close()
+
+
+async def streaming(live: World, dialogue_id: UUID, message_id: UUID, words: int = 3) -> None:
+    """Waits until the model is in the middle of its answer."""
+    deltas = Deltas(live.config.redis_url or "")
+    async with asyncio.timeout(20), deltas.follow(dialogue_id) as follower:
+        heard = ""
+        while len(heard.split()) < words:
+            said = await follower.next(1)
+            if isinstance(said, Said) and said.message_id == message_id:
+                heard += said.text
+    await deltas.close()
