@@ -26,11 +26,14 @@ from tests.examples import MASTER_KEY
 ANSWER = "Sales were 42 million in May, and 40 in April."
 
 
+def free_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return str(free.getsockname()[1])
+
+
 @pytest.fixture
 def environment(database_url: str, redis_url: str, llmock: LLMock) -> dict[str, str]:
     """What the processes of an installation are told."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     return {
         **os.environ,
         "DATABASE_URL": database_url,
@@ -40,7 +43,7 @@ def environment(database_url: str, redis_url: str, llmock: LLMock) -> dict[str, 
         "BICHAT_MODEL": "small",
         "BICHAT_MASTER_KEY": base64.b64encode(MASTER_KEY).decode(),
         "BICHAT_JWT_SECRET": SECRET,
-        "BICHAT_PORT": str(port),
+        "BICHAT_PORT": free_port(),
     }
 
 
@@ -151,7 +154,7 @@ def test_a_server_that_stops_leaves_every_stream_resumable(
     llmock.reply(ANSWER)
     asked = client.post("/v1/dialogues", json={"message": "How were sales?"}).json()
     path = f"/v1/dialogues/{asked['dialogue_id']}/stream?message_id={asked['message_id']}"
-    other = {**environment, "BICHAT_PORT": str(int(environment["BICHAT_PORT"]) + 1)}
+    other = {**environment, "BICHAT_PORT": free_port()}
     with process("api", other) as second, httpx.Client(headers=client.headers, timeout=20) as elsewhere:
         url = f"http://127.0.0.1:{other['BICHAT_PORT']}"
         for _ in range(100):

@@ -58,7 +58,7 @@ async def follow(
     telling = Telling(dialogue_id, mark, only=message_id)
     first = b""
     if message_id:
-        await _question(request, dialogue_id, message_id)
+        await _find(request, dialogue_id, message_id)
     else:
         first = b"".join(telling.begin(current))
     return _stream(request, telling, first)
@@ -70,14 +70,17 @@ def follow_reply(call: Call, outcome: Outcome, headers: Mapping[str, str]) -> St
     return _stream(call, Telling(outcome.dialogue_id, mark, only=outcome.message_id), b"", headers)
 
 
-async def _question(call: Call, dialogue_id: UUID, message_id: UUID) -> Turn:
+async def _find(call: Call, dialogue_id: UUID, message_id: UUID) -> None:
+    """Raises `NotFound` unless there is such a question; returns once a retry of it would be seen."""
     who = call.user
 
     async def fetch() -> Turn | None:
         async with call.parts.reads.tenant(who.tenant_id) as connection:
             return await transcripts.turn(connection, who.tenant_id, dialogue_id, who.id, message_id)
 
-    return await reading.waited(call, fetch, 0, "question")
+    turn = await reading.waited(call, fetch, 0, "question")
+    if turn.status in ("failed", "cancelled"):  # it may have been asked again before this request
+        await call.parts.reads.caught_up("transcripts", await call.parts.reads.head())
 
 
 def _stream(call: Call, telling: Telling, first: bytes, headers: Mapping[str, str] | None = None) -> Stream:

@@ -38,7 +38,7 @@ class Api(Struct, frozen=True):
 
 
 @contextmanager
-def served(config: Config) -> Iterator[Api]:
+def served(config: Config, *, reads_from: str | None = None) -> Iterator[Api]:
     """The API with its writer and projectors, in threads of this process."""
     assert config.database_url is not None
     assert config.redis_url is not None
@@ -51,7 +51,7 @@ def served(config: Config) -> Iterator[Api]:
         stop = threading.Event()
         _thread(stack, project.run, config.database_url, Feed(ledger.keys), doorbell, stop)
         stack.callback(stop.set)
-        parts = Parts(config, executor, Reads(config.database_url), Deltas(config.redis_url))
+        parts = Parts(config, executor, Reads(reads_from or config.database_url), Deltas(config.redis_url))
         running, socket = server(create_app(parts)), listen("127.0.0.1", 0)
         _thread(stack, running.run, [socket])
         stack.callback(setattr, running, "should_exit", True)

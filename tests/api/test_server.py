@@ -1,0 +1,103 @@
+"""The process around the API: ports, logs, health, and the document that describes it."""
+
+from __future__ import annotations
+
+import logging
+import re
+import socket
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from bichat.api.server import WithoutQuery, listen
+from bichat.config import Config
+from bichat.errors import PortTaken
+from tests.api.conftest import Api, served
+from tests.api.tokens import SECRET
+
+
+def test_a_taken_port_is_one_clear_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(PortTaken, match="BICHAT_PORT"):
+        listen(*taken.getsockname())
+
+
+def test_the_access_log_has_no_query() -> None:
+    args = ("127.0.0.1:1", "GET", "/v1/dialogues?q=private", "1.1", 200)
+    record = logging.LogRecord("uvicorn.access", logging.INFO, "", 0, '%s - "%s %s HTTP/%s" %d', args, None)
+    WithoutQuery().filter(record)
+    assert record.getMessage() == '127.0.0.1:1 - "GET /v1/dialogues HTTP/1.1" 200'
+
+
+def test_health_is_open_to_all(api: Api) -> None:
+    for path in ("/health/live", "/health/ready"):
+        assert httpx.get(f"{api.url}{path}").json() == {"status": "ok"}
+
+
+def test_without_a_database_it_lives_but_is_not_ready(module_database_url: str, redis_url: str) -> None:
+    config = Config(database_url=module_database_url, redis_url=redis_url, bichat_jwt_secret=SECRET)
+    lost = msgspec.structs.replace(config, database_url=module_database_url + "_not_there")
+    with served(config, reads_from=lost.database_url) as api, api.client() as anna:
+        assert anna.get("/health/live").status_code == 200
+        for path in ("/health/ready", "/v1/dialogues"):
+            refused = anna.get(path)
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+            assert refused.headers["content-type"] == "application/problem+json"
+            assert "not_there" not in refused.text
+
+
+def test_configured_origins_may_call(module_database_url: str, redis_url: str) -> None:
+    page = "https://page.example"
+    config = Config(
+        database_url=module_database_url, redis_url=redis_url, bichat_jwt_secret=SECRET,
+        bichat_cors_origins=(page,),
+    )  # fmt: skip
+    asks = {
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization,if-match",
+    }
+    with served(config) as api, api.client() as anna:
+        told = anna.get("/v1/dialogues", headers={"Origin": page})
+        assert told.headers["access-control-allow-origin"] == page
+        assert "Location" in told.headers["access-control-expose-headers"]
+        assert anna.options("/v1/dialogues", headers={"Origin": page, **asks}).status_code == 204
+        for other in ("https://elsewhere.example", f"{page}.elsewhere.example"):
+            told = anna.get("/v1/dialogues", headers={"Origin": other})
+            assert "access-control-allow-origin" not in told.headers
+            refused = anna.options("/v1/dialogues", headers={"Origin": other, **asks})
+            assert (refused.status_code, "access-control-allow-origin" in refused.headers) == (400, False)
+
+
+def test_the_document_is_closed_and_says_every_refusal(api: Api) -> None:
+    document = httpx.get(f"{api.url}/schema/openapi.json").json()
+    assert sorted(document["paths"]) == [
+        "/health/live", "/health/ready", "/v1/dialogues", "/v1/dialogues/{dialogue_id}",
+        *(f"/v1/dialogues/{{dialogue_id}}/{last}" for last in (
+            "archive", "messages", "messages/{message_id}/cancel", "messages/{message_id}/retry", "restore",
+            "stream", "unarchive",
+        )),
+        "/v1/usage",
+    ]  # fmt: skip
+    for name, schema in document["components"]["schemas"].items():
+        assert schema.get("additionalProperties") is False or "properties" not in schema, name
+    for path, method, operation in _operations(document):
+        if path.startswith("/v1/"):
+            assert operation["security"] == [{"bearer": []}]
+            refusals = {"400", "401", "403", "404", "503"} | (
+                {"409", "412", "413", "422"} if method != "get" else set()
+            )
+            for status in refusals:
+                assert list(operation["responses"][status]["content"]) == ["application/problem+json"]
+
+
+def _operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    return [(p, m, o) for p, item in document["paths"].items() for m, o in item.items()]
+
+
+def test_the_page_needs_no_internet(api: Api) -> None:
+    page = httpx.get(f"{api.url}/schema").text
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert len(loaded) == 3
+    for path in loaded:
+        assert httpx.get(f"{api.url}{path}").status_code == 200
