@@ -117,16 +117,18 @@ from bichat.transcripts_vN h
 where h.id = %(dialogue_id)s and h.tenant_id = %(tenant_id)s and h.user_id = %(user_id)s;
 
 -- name: changes
--- Pages are in the order of their versions, so walking back stops at the first one that is old enough.
+-- Walks back from the newest page, by key, to the first one that is old enough.
 select h.id, h.tenant_id, h.user_id, h.label, h.state, h.version, h.created_at, h.updated_at, h.message_count,
     array(
-        select p.messages::text from bichat.transcripts_pages_vN p
-        where p.dialogue_id = h.id and p.tenant_id = h.tenant_id and p.version > %(since)s
-          and p.page >= coalesce((
-            select old.page from bichat.transcripts_pages_vN old
-            where old.dialogue_id = h.id and old.tenant_id = h.tenant_id and old.version <= %(since)s
-            order by old.page desc limit 1), 0)
-        order by p.page
+        with recursive newer as (
+            select p.page, p.messages from bichat.transcripts_pages_vN p
+            where p.dialogue_id = h.id and p.tenant_id = h.tenant_id
+              and p.page = (h.message_count - 1) / 50 and p.version > %(since)s
+            union all
+            select p.page, p.messages from newer join bichat.transcripts_pages_vN p on p.page = newer.page - 1
+            where p.dialogue_id = h.id and p.tenant_id = h.tenant_id and p.version > %(since)s
+        )
+        select messages::text from newer order by page
     ),
     (
         select coalesce(jsonb_agg(t), '[]')::text from bichat.transcripts_turns_vN t
