@@ -52,12 +52,17 @@ class Servers:
 
     def start(self, *, model: bool) -> None:
         """Start what no URL was given for; raises `PartFailed`."""
+        slow: Part | None = None
+        if model and self.config.brings_model and weights():  # it loads while the others start
+            slow, self._urls["openai_base_url"] = smollm(self._directory / "model.log")
+            self.parts.append(slow)
+            slow.launch()
         if self.config.brings_postgres:
             self._bring("database_url", *postgres(self._directory / "postgres", self._runtime, self._account))
         if self.config.brings_redis:
             self._bring("redis_url", *valkey(self._directory / "valkey", self._runtime, self._account))
-        if model and self.config.brings_model and weights():
-            self._bring("openai_base_url", *smollm(self._directory / "model.log"))
+        if slow:
+            slow.wait_until_ready()
         self.config = _filled(self.config, self._urls)
         self._announce(ready=True)
 

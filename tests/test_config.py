@@ -1,0 +1,108 @@
+"""Settings: what is given arrives, what cannot be used is refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bichat.config import Config, environment, load
+from bichat.errors import WrongSetting
+
+KEY = "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY="
+GIVEN = {
+    "DATABASE_URL": "postgresql://me:secret@db/bichat",
+    "REDIS_URL": "redis://cache",
+    "BICHAT_DATA_DIR": "/somewhere",
+    "BICHAT_HOST": "0.0.0.0",
+    "BICHAT_PORT": "80",
+    "BICHAT_CORS_ORIGINS": "https://a.example, http://localhost:3000/",
+    "BICHAT_JWT_SECRET": "s" * 32,
+    "BICHAT_MASTER_KEY": KEY,
+    "OPENAI_BASE_URL": "http://model/v1",
+    "BICHAT_MODEL": "small",
+    "BICHAT_CONTEXT_TOKENS": "4000",
+    "BICHAT_MAX_MESSAGE_CHARS": "10",
+}
+
+
+def test_nothing_given_brings_everything_along() -> None:
+    config = load({})
+    assert config == Config()
+    assert config.brings_postgres
+    assert config.brings_redis
+    assert config.brings_model
+
+
+def test_what_is_given_arrives() -> None:
+    config = load(GIVEN)
+    assert config.database_url == GIVEN["DATABASE_URL"]
+    assert config.bichat_data_dir == Path("/somewhere")
+    assert config.bichat_port == 80
+    assert config.bichat_cors_origins == ("https://a.example", "http://localhost:3000")
+    assert config.bichat_master_key == b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdef"
+    assert not config.brings_postgres
+    assert not config.brings_redis
+    assert not config.brings_model
+
+
+def test_another_process_gets_the_same_settings() -> None:
+    assert load(environment(load(GIVEN), {})) == load(GIVEN)
+    assert environment(Config(), {"PATH": "/bin"})["PATH"] == "/bin"
+    assert load(environment(Config(), {})) == Config()
+
+
+@pytest.mark.parametrize("empty", ["", " ", "\n"])
+def test_empty_counts_as_not_given(empty: str) -> None:
+    assert load(dict.fromkeys(GIVEN, empty)) == Config()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_URL", "mysql://x"),
+        ("DATABASE_URL", "postgresql://x:port/y"),
+        ("DATABASE_URL", "postgresql://[x/y"),
+        ("KEYS_DATABASE_URL", "x"),
+        ("REDIS_URL", "http://x"),
+        ("OPENAI_BASE_URL", "api.example"),
+        ("OPENAI_API_KEY", "a\0b"),
+        ("BICHAT_PORT", "0"),
+        ("BICHAT_PORT", "65536"),
+        ("BICHAT_PORT", "-1"),
+        ("BICHAT_PORT", "٨٠٠٠"),
+        ("BICHAT_CORS_ORIGINS", "https://a.example,b.example"),
+        ("BICHAT_JWT_SECRET", "s" * 31),
+        ("BICHAT_JWT_PUBLIC_KEY", "/nowhere"),
+        ("BICHAT_MASTER_KEY", "short"),
+        ("BICHAT_MASTER_KEY", KEY[:-4]),
+        ("BICHAT_CONTEXT_TOKENS", "63"),
+        ("BICHAT_MAX_MESSAGE_CHARS", "1e3"),
+        ("POSTGRES_ENABLE_DB_FUNCTIONS", "y"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name_and_not_shown(name: str, value: str) -> None:
+    with pytest.raises(WrongSetting) as refusal:
+        load({name: value})
+    assert str(refusal.value).startswith(f"{name}: ")
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_given_database_needs_a_given_master_key() -> None:
+    with pytest.raises(WrongSetting, match="BICHAT_MASTER_KEY: must be given when DATABASE_URL is"):
+        load({"DATABASE_URL": "postgresql://x/y"})
+
+
+def test_a_public_key_comes_as_text_or_in_a_file(tmp_path: Path) -> None:
+    pem = "-----BEGIN PUBLIC KEY-----\nx\n-----END PUBLIC KEY-----"
+    (tmp_path / "key.pem").write_text(pem)
+    assert load({"BICHAT_JWT_PUBLIC_KEY": pem}).bichat_jwt_public_key == pem
+    assert load({"BICHAT_JWT_PUBLIC_KEY": str(tmp_path / "key.pem")}).bichat_jwt_public_key == pem
+    with pytest.raises(WrongSetting, match="not both"):
+        load({"BICHAT_JWT_PUBLIC_KEY": pem, "BICHAT_JWT_SECRET": "s" * 32})
+
+
+def test_a_config_in_a_log_shows_no_value() -> None:
+    shown = repr(load(GIVEN))
+    assert "bichat_jwt_secret" in shown
+    assert not any(value in shown for value in GIVEN.values())

@@ -1,0 +1,25 @@
+"""Every way of saying no has a message for a person, and survives a trip between processes."""
+
+from __future__ import annotations
+
+import pickle
+import string
+
+import pytest
+
+from bichat.errors import BichatError
+
+
+def kinds(parent: type[BichatError] = BichatError) -> list[type[BichatError]]:
+    return [kind for child in parent.__subclasses__() for kind in (child, *kinds(child))]
+
+
+@pytest.mark.parametrize("kind", kinds(), ids=lambda kind: kind.__name__)
+def test_every_error_is_one_sentence_with_its_facts(kind: type[BichatError]) -> None:
+    names = [name for _, name, _, _ in string.Formatter().parse(kind.__doc__ or "") if name]
+    error = kind(**{name: f"<{name}>" for name in names})
+    assert str(error)
+    assert "\n" not in str(error)
+    assert all(f"<{name}>" in str(error) for name in names)
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), again.facts) == (kind, str(error), error.facts)
