@@ -35,7 +35,7 @@ LEASE, RENEWED = 15.0, 5.0
 POLL = 0.25
 """Seconds between two looks at the queue when nobody rings."""
 
-GRACE, CLEANUP = 3.0, 4.0
+GRACE, CLEANUP = 2.5, 3.0
 """Seconds that a stopping worker lets replies end by themselves, and then for handing them back."""
 
 LONGEST_PAUSE = 5.0

@@ -87,24 +87,32 @@ class Turn:
 
         Raises `LogUnavailable` when the log cannot be read.
         """
-        stream = await asyncio.to_thread(self._kit.ledger.load, self._claim.dialogue_id)
+        todo = await asyncio.to_thread(self._todo)
+        if todo is None:
+            return SETTLED
+        if not isinstance(todo, _Plan):
+            return await self._settle(todo)
+        if self._listening.interrupted or not await self._commit(todo.start):
+            return NOT_STARTED
+        return await self._answer(todo)
+
+    # --- before -----------------------------------------------------------------------------------
+
+    def _todo(self) -> _Plan | WorkerCommand | None:
+        """What the log wants of this question: an attempt, a last word, or nothing any more. Blocks."""
+        stream = self._kit.ledger.load(self._claim.dialogue_id)
         question = stream.state.unanswered.get(self._claim.message_id)
         if question is None or question.status not in ("waiting", "running"):
-            return SETTLED
+            return None
         if question.cancel_requested:
-            return await self._settle(self._cancelled(question.attempt, Usage()))
-        before = await asyncio.to_thread(self._tried, question.version) if question.tries else []
+            return self._cancelled(question.attempt, Usage())
+        before = self._tried(question.version) if question.tries else []
         try:
             if question.status == "running":
                 attempts.expect_worker(before)
         except WorkerLost as lost:
-            return await self._settle(self._failed(question.attempt, lost, Usage(), final=True))
-        plan = await asyncio.to_thread(self._plan, stream, question.attempt + 1, before)
-        if self._listening.interrupted or not await self._commit(plan.start):
-            return NOT_STARTED
-        return await self._answer(plan)
-
-    # --- before -----------------------------------------------------------------------------------
+            return self._failed(question.attempt, lost, Usage(), final=True)
+        return self._plan(stream, question.attempt + 1, before)
 
     def _tried(self, version: int) -> list[Tried]:
         events = self._kit.ledger.read(
@@ -221,7 +229,8 @@ class Turn:
             except LogUnavailable as error:
                 if self._stopped.is_set():
                     return False
-                log.warning("%s waits for the log: %s", type(command).__name__, error)
+                if pause < 0.2:
+                    log.warning("%s waits for the log: %s", type(command).__name__, error)
             else:
                 return True
             pause = min(pause * 2, LONGEST_PAUSE)
