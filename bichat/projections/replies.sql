@@ -17,7 +17,10 @@ create table bichat.replies_vN_gN (
     cancel_requested boolean     not null,
     code             text,                  -- of the last failure
     detail           text
-) with (fillfactor = 70);
+) with (
+    -- A queue: rows come and go, and the claim must not wade through dead ones.
+    fillfactor = 70, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_scale_factor = 0.02
+);
 
 create table bichat.replies_owners_vN_gN (
     dialogue_id uuid primary key,
@@ -53,25 +56,31 @@ on conflict (message_id) do update set
 delete from bichat.replies_vN_gN where message_id = any(%s);
 
 -- name: claim
--- Tenants take turns: whoever has fewest replies under way goes first. Of a dialogue only its first due
--- question can be claimed. The row lock keeps workers out of each other's way, the lease's key keeps them
--- from claiming one question twice.
-with recursive live as materialized (
-    select message_id, tenant_id, holder from bichat.reply_leases where expires_at > clock_timestamp()
-), tenants as (
-    (select tenant_id from bichat.replies_vN where due order by tenant_id limit 1)
-    union all
-    select (select r.tenant_id from bichat.replies_vN r where r.due and r.tenant_id > t.tenant_id
-            order by r.tenant_id limit 1)
+-- Tenants take turns: of some 32 that wait, found by skipping through the index from a place at random,
+-- whoever has fewest replies under way goes first. Of a dialogue only its first due question can be
+-- claimed. The row lock keeps workers out of each other's way, the lease's key keeps them from claiming
+-- one question twice.
+with recursive tenants as (
+    select gen_random_uuid() as tenant_id
+    union
+    select coalesce(
+        (select r.tenant_id from bichat.replies_vN r where r.due and r.tenant_id > t.tenant_id
+         order by r.tenant_id limit 1),
+        (select r.tenant_id from bichat.replies_vN r where r.due order by r.tenant_id limit 1))
     from tenants t where t.tenant_id is not null
+), busy as materialized (
+    select tenant_id, count(*) as replies from bichat.reply_leases
+    where expires_at > clock_timestamp() and holder <> '' group by tenant_id
 ), candidates as (
-    select c.message_id, c.position, c.nth
-         + (select count(*) from live where live.tenant_id = t.tenant_id and holder <> '') as turn
-    from tenants t cross join lateral (
+    select c.message_id, c.position, c.nth + coalesce(busy.replies, 0) as turn
+    from (select tenant_id from tenants limit 33) t
+    left join busy using (tenant_id)
+    cross join lateral (
         select r.message_id, r.position, row_number() over (order by r.position) as nth
         from bichat.replies_vN r
         where r.due and r.tenant_id = t.tenant_id
-          and not exists (select from live where live.message_id = r.message_id)
+          and not exists (select from bichat.reply_leases l
+                          where l.message_id = r.message_id and l.expires_at > clock_timestamp())
           and not exists (select from bichat.replies_vN earlier
                           where earlier.due and earlier.dialogue_id = r.dialogue_id
                             and earlier.version < r.version)
