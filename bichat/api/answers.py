@@ -6,7 +6,7 @@ from msgspec import UNSET
 
 from bichat.api import schemas
 from bichat.events import transcript
-from bichat.events.dialogue import QuestionStatus
+from bichat.events.dialogue import QuestionStatus, Usage
 from bichat.projections import dialogues
 
 
@@ -22,8 +22,16 @@ def shown(message: transcript.Message, status: QuestionStatus | None = None) -> 
         reply_to=message.reply_to or UNSET,
         model=message.model or UNSET,
         finish_reason=message.finish_reason or UNSET,
-        usage=message.usage or UNSET,
+        usage=_usage(message.usage) if message.usage else UNSET,
         status=status or UNSET,
+    )
+
+
+def _usage(usage: Usage) -> schemas.Usage:
+    return schemas.Usage(
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        total_tokens=usage.total_tokens,
     )
 
 

@@ -47,7 +47,7 @@ async def page(
     *,
     limit: Limit = 20,
     after: Cursor = None,
-    offset: Annotated[int, QueryParameter(ge=0, le=10_000)] = 0,
+    offset: Annotated[int, QueryParameter(ge=0, le=10_000, schema_extra={"minimum": 0})] = 0,
     lifecycle: Annotated[Literal["active", "archived", "deleted"], QueryParameter(name="state")] = "active",
     q: Annotated[
         str, QueryParameter(max_length=200, pattern=LINE, description="In label or last message.")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+import msgspec
 from litestar import Litestar, Router
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin, YamlRenderPlugin
@@ -22,9 +24,25 @@ from litestar.openapi.spec import (
 from litestar.static_files import create_static_files_router
 
 from bichat import __version__
-from bichat.api.problems import PROBLEM_JSON
+from bichat.api.health import Health
+from bichat.api.problems import PROBLEM_JSON, Problem
+from bichat.api.schemas import (
+    Accepted,
+    Changed,
+    Dialogue,
+    Dialogues,
+    Messages,
+    NewDialogue,
+    NewLabel,
+    NewMessages,
+)
+from bichat.api.usage import Spending
 
 FILES = "/schema/files"
+STRUCTS = (
+    Accepted, Changed, Dialogue, Dialogues, Health, Messages, NewDialogue, NewLabel, NewMessages, Problem,
+    Spending,
+)  # fmt: skip
 
 
 def openapi() -> OpenAPIConfig:
@@ -67,16 +85,17 @@ def complete(app: Litestar, longest: int) -> None:
     `longest` is the most characters that a message may have.
     """
     document = app.openapi_schema
-    schemas = document.components.schemas = document.components.schemas or {}
-    schemas["Problem"] = PROBLEM
+    # msgspec's own account of the structs: litestar's forgets `minimum: 0` and leaves objects open.
+    _, schemas = msgspec.json.schema_components(STRUCTS, ref_template="#/components/schemas/{name}")
     for schema in schemas.values():
-        if schema.properties:
-            schema.additional_properties = False
-        for field in ("content", "message"):
-            text = (schema.properties or {}).get(field)
-            if isinstance(text, Schema) and text.pattern:
-                text.max_length = longest
-    schemas["NewMessages"].one_of = [Schema(required=["content"]), Schema(required=["messages"])]
+        if "properties" in schema:
+            schema["additionalProperties"] = False
+    schemas["NewMessages"]["oneOf"] = [{"required": ["content"]}, {"required": ["messages"]}]
+    schemas["NewMessages"]["dependentRequired"] = {"name": ["content"]}
+    for text in ("content", "message"):
+        for name in ("NewDialogue", "NewMessages", "GivenMessage"):
+            _limit(schemas[name]["properties"].get(text, {}), longest)
+    document.components.schemas = schemas
     for path, item in (document.paths or {}).items():
         for method in ("get", "post", "patch", "delete"):
             operation = getattr(item, method)
@@ -84,6 +103,12 @@ def complete(app: Litestar, longest: int) -> None:
                 _complete(operation, query=method == "get")
             elif operation:
                 _refusals(operation, 400, 503)
+
+
+def _limit(schema: dict[str, Any], longest: int) -> None:
+    for kind in (schema, *schema.get("anyOf", ())):
+        if kind.get("type") == "string":
+            kind["maxLength"] = longest
 
 
 def _complete(operation: Operation, *, query: bool) -> None:
@@ -122,25 +147,6 @@ IF_MATCH = Parameter(
     param_in="header",
     description="Only if the dialogue is still at this version.",
     schema=Schema(type=OpenAPIType.STRING, pattern='^"[0-9]{1,18}"$'),
-)
-PROBLEM = Schema(
-    title="Problem",
-    description="RFC 9457; `type` ends in the error's name, `errors` lists fields.",
-    type=OpenAPIType.OBJECT,
-    required=["type", "title", "status", "detail"],
-    properties={
-        **{name: Schema(type=OpenAPIType.STRING) for name in ("type", "title", "detail", "instance")},
-        "status": Schema(type=OpenAPIType.INTEGER, minimum=400, maximum=599),
-        "errors": Schema(
-            type=OpenAPIType.ARRAY,
-            items=Schema(
-                type=OpenAPIType.OBJECT,
-                required=["field", "reason"],
-                properties={name: Schema(type=OpenAPIType.STRING) for name in ("field", "reason")},
-                additional_properties=False,
-            ),
-        ),
-    },
 )
 DESCRIPTION = """\
 Ask a question in a dialogue and its reply is written by a model, streamed word by word, and kept for good.

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from litestar import Response, Router, get, post
 from litestar.params import FromPath, JSONBody, QueryParameter
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct
 
 from bichat.api import answers, asking, reading
 from bichat.api.call import Call, mint
@@ -74,8 +74,8 @@ async def retry(request: Call, dialogue_id: FromPath[UUID], message_id: FromPath
 
 def _said(request: Call, data: NewMessages) -> tuple[NewMessage, ...]:
     asked = asking.asked(data, data.schedule)
-    if data.messages is None:
-        if data.content is None:
+    if data.messages is UNSET:
+        if data.content is UNSET:
             raise Invalid(field="content", reason="is required, or messages")
         asking.check_length(request, "content", data.content)
         return (
@@ -83,7 +83,7 @@ def _said(request: Call, data: NewMessages) -> tuple[NewMessage, ...]:
                 message_id=mint(), role="user", content=data.content, name=data.name or "", asks=asked
             ),
         )
-    if data.content is not None or data.name is not None:
+    if data.content is not UNSET or data.name is not None:
         raise Invalid(field="messages", reason="cannot be given together with content or name")
     if data.messages[-1].role != "user":
         raise Invalid(

@@ -25,7 +25,12 @@ MinVersion = Annotated[
 ]
 MinPosition = Annotated[
     int | None,
-    QueryParameter(ge=0, le=BIGGEST, description="Waits up to 5 s until what a command did here is read."),
+    QueryParameter(
+        ge=0,
+        le=BIGGEST,
+        schema_extra={"minimum": 0},  # litestar forgets a zero
+        description="Waits up to 5 s until what a command did here is read.",
+    ),
 ]
 
 

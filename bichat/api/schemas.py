@@ -8,7 +8,7 @@ from uuid import UUID
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from bichat.events.dialogue import QuestionStatus, Role, Usage
+from bichat.events.dialogue import QuestionStatus, Role
 
 # `(?!\n)$` is the very end in Python and in ECMAScript; `$` alone also matches before a last newline.
 TEXT = r"^(?=[\s\S]*\S)[^\x00-\x08\x0B\x0C\x0E-\x1F\x7F-\x9F]+$"
@@ -29,6 +29,7 @@ ModelName = Annotated[str, Meta(min_length=1, max_length=128, pattern=MODEL)]
 MaxTokens = Annotated[int, Meta(ge=1, le=1_000_000)]
 Temperature = Annotated[float, Meta(ge=0, le=2)]
 TopP = Annotated[float, Meta(ge=0, le=1)]
+Time = Annotated[datetime, Meta(tz=True)]
 
 
 # --- in: `omit_defaults` makes the canonical form of a request, so null and not given are the same ---
@@ -61,9 +62,9 @@ class GivenMessage(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_on
 class NewMessages(Settings, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """A question as `content`, or several `messages` of which the last, a user's, asks."""
 
-    content: Text | None = None
+    content: Text | UnsetType = UNSET
     name: Name | None = None
-    messages: Annotated[list[GivenMessage], Meta(min_length=1, max_length=100)] | None = None
+    messages: Annotated[list[GivenMessage], Meta(min_length=1, max_length=100)] | UnsetType = UNSET
     schedule: Literal["now", "off_peak"] = "now"
 
 
@@ -93,6 +94,14 @@ class Changed(Struct, frozen=True, kw_only=True):
     position: int
 
 
+class Usage(Struct, frozen=True, kw_only=True):
+    """Tokens that an answer took."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
 class Message(Struct, frozen=True, kw_only=True):
     """One message; `content` is null once its person was forgotten, `status` is a question's."""
 
@@ -100,7 +109,7 @@ class Message(Struct, frozen=True, kw_only=True):
     seq: int
     role: Role
     content: str | None
-    at: datetime
+    at: Time
     name: str | UnsetType = UNSET
     reply_to: UUID | UnsetType = UNSET
     model: str | UnsetType = UNSET
@@ -118,8 +127,8 @@ class Header(Struct, frozen=True, kw_only=True):
     label: str | None
     state: Literal["active", "archived", "deleted"]
     version: int
-    created_at: datetime
-    updated_at: datetime
+    created_at: Time
+    updated_at: Time
     message_count: int
     status: QuestionStatus | UnsetType = UNSET
     last_message: Message | None

@@ -37,7 +37,7 @@ class Used(Struct, frozen=True, kw_only=True, omit_defaults=True):
     user_id: str | None = None
 
 
-class Usage(Struct, frozen=True, kw_only=True):
+class Spending(Struct, frozen=True, kw_only=True):
     """What was spent; `cost` is null where no prices are known."""
 
     data: list[Used]
@@ -47,7 +47,7 @@ class Usage(Struct, frozen=True, kw_only=True):
 @get("/", opt={"roles": ("user", "ops")})
 async def show(
     request: Call, since: Time = None, until: Time = None, by: By = "", min_position: MinPosition = None
-) -> Usage:
+) -> Spending:
     """Tokens spent from `since` on and before `until`; failed and cancelled calls count too."""
     first, end = day("since", since, date.min), day("until", until, date.max, up=True)
     await reading.reached(request, "usage", min_position)
@@ -56,7 +56,7 @@ async def show(
     split = [name for name in ("day", "model", "user") if name in by.split(",")]
     async with request.parts.reads.tenant(who.tenant_id) as connection:
         found = await usage.usage(connection, who.tenant_id, user_id, since=first, until=end, by=split)
-    return Usage(
+    return Spending(
         data=[Used(**{name: getattr(used, name) for name in Used.__struct_fields__}) for used in found]
     )
 
