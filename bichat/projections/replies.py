@@ -149,9 +149,11 @@ async def renew(
     connection: AsyncConnection[Any], holder: str, ids: Sequence[UUID], lease_seconds: float = 15.0
 ) -> set[UUID]:
     """Prolongs leases; those not in the answer are lost to another holder."""
-    await connection.execute(MODEL.sql("sweep"))
     values = {"holder": holder, "ids": list(ids), "seconds": lease_seconds}
-    return await _ids(connection, MODEL.sql("renew"), values)
+    kept = await _ids(connection, MODEL.sql("renew"), values)
+    # Afterwards: a lease that ran out while the database was away is kept, unless another took it.
+    await connection.execute(MODEL.sql("sweep"))
+    return kept
 
 
 async def hand_back(
