@@ -27,18 +27,13 @@ _LOST = (psycopg.OperationalError, psycopg.InterfaceError)
 log = logging.getLogger(__name__)
 
 
-class Bell(Protocol):
-    """What wakes a runner."""
+class Source(Protocol):
+    """Where a runner's events come from (`tail.Tail`)."""
 
-    def wait(self, timeout: float) -> bool:
-        """Whether it rang within `timeout` seconds."""
-
-    def ring(self) -> None:
-        """Ends the wait."""
-
-
-Read = Callable[[psycopg.Connection[Any], int, int], list[Event]]
-"""The next events after a position, at most so many."""
+    def next(
+        self, connection: psycopg.Connection[Any], after: int, limit: int, timeout: float
+    ) -> list[Event]:
+        """The next events after a position, at most `limit`; none after `timeout` seconds without any."""
 
 
 class Stale(BichatError):
@@ -54,13 +49,12 @@ class Runner:
     """
 
     def __init__(
-        self, build: Build, database_url: str, read: Read, bell: Bell,
+        self, build: Build, database_url: str, source: Source,
         applied: Callable[[Sequence[Event]], None] = lambda events: None,
     ) -> None:  # fmt: skip
         self.build = build
         self._url = database_url
-        self._read = read
-        self._bell = bell
+        self._source = source
         self._applied = applied
         self._stopping = threading.Event()
         self._key = (build.model.name, build.model.shape, build.number)
@@ -70,7 +64,6 @@ class Runner:
     def stop(self) -> None:
         """Makes `run` end."""
         self._stopping.set()
-        self._bell.ring()
 
     def run(self) -> None:
         """Follows the log until stopped."""
@@ -100,19 +93,17 @@ class Runner:
         position = int(_one(connection, statement("runner", "position"), self._key))
         while not self._stopping.is_set():
             try:
-                events = self._read(connection, position, self._limit)
+                events = self._source.next(connection, position, self._limit, POLL)
                 if events:
                     self.apply(connection, position, events)
             except Exception as error:
                 if not isinstance(error, Stale) and not connection.closed:
                     self._stumbled(connection, position, error)
                 raise
-            self._wait = 0.0
+            self._wait, self._limit = 0.0, min(self._limit * 2, BATCH)
             if events:
-                position, self._limit = events[-1].position, min(self._limit * 2, BATCH)
+                position = events[-1].position
                 self._applied(events)
-            else:
-                self._bell.wait(POLL)
 
     def apply(self, connection: psycopg.Connection[Any], position: int, events: Sequence[Event]) -> None:
         """Folds events in and moves the checkpoint from `position` to the last, all or nothing.

@@ -14,7 +14,6 @@ import psycopg
 import pytest
 from msgspec.structs import replace
 
-from bichat.doorbell import Ear
 from bichat.errors import Invalid, ReadModelBehind, ReadsUnavailable, Stopping
 from bichat.events.envelope import Event
 from bichat.events.transcript import Dialogue, Message
@@ -23,6 +22,7 @@ from bichat.projections.reads import Reads
 from bichat.projections.runner import Runner, connect
 from tests.examples import NOON, OTHER_TENANT, TENANT
 from tests.projections.histories import BUILDS, history, transcribed
+from tests.projections.test_runner import Script
 
 pytestmark = pytest.mark.anyio
 ASK, NOTE, START, ANSWER, FAIL, RENAME, DELETE = 0, 2, 3, 6, 9, 13, 14
@@ -35,7 +35,7 @@ def apply(
     with connect(url) as connection:
         for build in BUILDS:
             if build.model.name in names:
-                Runner(build, url, lambda *_: [], Ear()).apply(connection, 0, log)
+                Runner(build, url, Script()).apply(connection, 0, log)
 
 
 @pytest.fixture

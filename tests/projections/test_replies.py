@@ -11,13 +11,13 @@ import psycopg
 import pytest
 from psycopg import AsyncConnection
 
-from bichat.doorbell import Ear
 from bichat.events.envelope import Event
 from bichat.projections import replies
 from bichat.projections.replies import Claim, claim
 from bichat.projections.runner import Runner, connect
 from tests.examples import OTHER_TENANT, TENANT
 from tests.projections.histories import BUILDS, Pick, history
+from tests.projections.test_runner import Script
 
 pytestmark = pytest.mark.anyio
 REPLIES = next(build for build in BUILDS if build.model is replies.MODEL)
@@ -31,7 +31,7 @@ def fill(url: str, picks: Iterable[Pick]) -> list[Event]:
         position, *_ = connection.execute(
             "select position from bichat.checkpoints where name = 'replies'"
         ).fetchone() or (0,)
-        Runner(REPLIES, url, lambda *_: [], Ear()).apply(
+        Runner(REPLIES, url, Script()).apply(
             connection, position, [event for event in log if event.position > position]
         )
     return log

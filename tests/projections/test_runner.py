@@ -12,7 +12,6 @@ import psycopg
 import pytest
 from msgspec.structs import replace
 
-from bichat.doorbell import Ear
 from bichat.errors import EventTooNew
 from bichat.events.envelope import Event
 from bichat.projections.read_model import Build, ReadModel
@@ -23,13 +22,16 @@ LOG = history([(d, w, n) for n in range(4) for w in (0, 3, 6, 0, 3, 9) for d in 
 TRANSCRIPTS = BUILDS[0]
 
 
-def read(_: psycopg.Connection[Any], after: int, limit: int) -> list[Event]:
-    return [event for event in LOG if event.position > after][:limit]
+class Script:
+    """A source that gives out `LOG`, a few events at a time."""
 
+    def __init__(self, most: int = 3) -> None:
+        self.most = most
 
-def slowly(connection: psycopg.Connection[Any], after: int, limit: int) -> list[Event]:
-    time.sleep(0.01)
-    return read(connection, after, min(limit, 3))
+    def next(self, _: psycopg.Connection[Any], after: int, limit: int, timeout: float) -> list[Event]:
+        events = [event for event in LOG if event.position > after][: min(self.most, limit)]
+        time.sleep(0.01 if events else timeout)
+        return events
 
 
 @contextmanager
@@ -86,7 +88,7 @@ def contents(url: str) -> dict[str, Any]:
 
 
 def test_a_stale_checkpoint_is_refused_and_nothing_applied(database_url: str) -> None:
-    runner = Runner(TRANSCRIPTS, database_url, read, Ear())
+    runner = Runner(TRANSCRIPTS, database_url, Script())
     with connect(database_url) as connection:
         runner.apply(connection, 0, LOG[:5])
         before = tables(connection)
@@ -100,7 +102,7 @@ def test_a_stale_checkpoint_is_refused_and_nothing_applied(database_url: str) ->
 
 
 def test_two_at_one_place_apply_a_batch_once(database_url: str) -> None:
-    runner, refused = Runner(TRANSCRIPTS, database_url, read, Ear()), []
+    runner, refused = Runner(TRANSCRIPTS, database_url, Script()), []
 
     def apply() -> None:
         with connect(database_url) as connection:
@@ -119,7 +121,7 @@ def test_two_at_one_place_apply_a_batch_once(database_url: str) -> None:
 
 
 def test_every_read_model_is_followed_to_the_end(database_url: str) -> None:
-    with running(*(Runner(build, database_url, slowly, Ear()) for build in BUILDS)):
+    with running(*(Runner(build, database_url, Script()) for build in BUILDS)):
         for build in BUILDS:
             until(at_the_end(database_url, build))
     assert contents(database_url) == expected(database_url, BUILDS)
@@ -127,7 +129,7 @@ def test_every_read_model_is_followed_to_the_end(database_url: str) -> None:
 
 def test_a_standby_takes_over_within_a_second(database_url: str) -> None:
     told: list[list[Event]] = [[], []]
-    first, second = (Runner(TRANSCRIPTS, database_url, slowly, Ear(), applied=t.extend) for t in told)
+    first, second = (Runner(TRANSCRIPTS, database_url, Script(), applied=t.extend) for t in told)
     with running(first):
         until(lambda: told[0])
         with running(second):
@@ -141,7 +143,7 @@ def test_a_standby_takes_over_within_a_second(database_url: str) -> None:
 
 
 def test_connections_cut_at_random_lose_and_double_nothing(database_url: str) -> None:
-    runners = [Runner(build, database_url, slowly, Ear()) for build in BUILDS[:2] * 2]
+    runners = [Runner(build, database_url, Script()) for build in BUILDS[:2] * 2]
     with running(*runners), psycopg.connect(database_url, autocommit=True) as killer:
         for _ in range(8):
             time.sleep(0.06)
@@ -170,7 +172,7 @@ def poisoned(build: Build, at: int, cured: threading.Event) -> Build:
 
 def test_what_cannot_be_digested_stops_the_runner_before_it_and_is_tried_again(database_url: str) -> None:
     cured, bad = threading.Event(), LOG[20]
-    with running(Runner(poisoned(TRANSCRIPTS, bad.position, cured), database_url, read, Ear())):
+    with running(Runner(poisoned(TRANSCRIPTS, bad.position, cured), database_url, Script(2000))):
         until(lambda: checkpoint(database_url)[0] == LOG[19].position)
         until(lambda: checkpoint(database_url)[1] == "stopped")
         assert "KeyError: 'bad'" in checkpoint(database_url)[2]
@@ -181,21 +183,20 @@ def test_what_cannot_be_digested_stops_the_runner_before_it_and_is_tried_again(d
 
 
 def test_an_event_newer_than_the_code_ends_it(database_url: str) -> None:
-    def newer(*_: object) -> list[Event]:
-        raise EventTooNew(kind="MoonLanded", version=1, position=7)
+    class Newer(Script):
+        def next(self, *_: object) -> list[Event]:
+            raise EventTooNew(kind="MoonLanded", version=1, position=7)
 
     with pytest.raises(EventTooNew, match="MoonLanded"):
-        Runner(TRANSCRIPTS, database_url, newer, Ear()).run()
+        Runner(TRANSCRIPTS, database_url, Newer()).run()
     assert checkpoint(database_url)[1] == "stopped"
 
 
 def test_a_fold_that_the_database_refuses_leaves_no_text_behind(database_url: str) -> None:
-    event = LOG[0]
-    secret = replace(event, tenant_id="not a tenant")
+    class Secret(Script):
+        def next(self, *_: object) -> list[Event]:
+            return [replace(LOG[0], tenant_id="not a tenant")]
 
-    def bad(*_: object) -> list[Event]:
-        return [secret]
-
-    with running(Runner(TRANSCRIPTS, database_url, bad, Ear())):
+    with running(Runner(TRANSCRIPTS, database_url, Secret())):
         until(lambda: checkpoint(database_url)[1] == "stopped")
     assert checkpoint(database_url)[2].startswith("InvalidTextRepresentation (22P02), in")

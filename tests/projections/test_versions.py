@@ -14,6 +14,7 @@ from bichat.projections.read_model import Build
 from bichat.projections.runner import Runner, connect
 from tests.examples import OTHER_TENANT, TENANT
 from tests.projections.histories import BUILDS, history
+from tests.projections.test_runner import Script
 
 TABLES = [table for build in BUILDS for table in build.tables]
 VIEWS = [view for build in BUILDS for view in build.model.views]
@@ -49,9 +50,7 @@ def test_a_reader_sees_its_tenant_and_without_one_nothing(module_database_url: s
         if not connection.execute("select from bichat.transcripts_v1 limit 1").fetchall():
             log = history([(d, w, 1) for w in (0, 0, 3, 9, 3, 6) for d in range(4)])
             for build in BUILDS:
-                Runner(build, module_database_url, lambda *_: [], threading.Event()).apply(  # type: ignore[arg-type]
-                    connection, 0, log
-                )
+                Runner(build, module_database_url, Script()).apply(connection, 0, log)
         tenants = f"select distinct tenant_id from {relation}".encode()
         assert connection.execute(tenants).rowcount == 2
         connection.execute("set role bichat_reader")

@@ -7,24 +7,19 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import psycopg
-import pytest
 import redis
 
 from bichat.commands.dialogue import AddMessage
 from bichat.commands.execute import Executor, Outcome
 from bichat.doorbell import REPLIES, Doorbell
 from bichat.errors import EventTooNew
-from bichat.events.envelope import Event
 from bichat.events.feed import Feed
 from bichat.events.ledger import Ledger
-from bichat.projections.runner import connect
 from bichat.workers import project
-from bichat.workers.project import SharedFeed
 from tests.examples import by, opened, question, start, writing
-from tests.projections.test_runner import LOG, until
+from tests.projections.test_runner import until
 
 NOWHERE = "redis://127.0.0.1:9/0"
 
@@ -114,29 +109,3 @@ def test_an_event_newer_than_the_code_ends_the_projector_with_that_line(
         assert "MoonLanded v1 at position" in str(ended[0])
         # What came before it is not lost: those with the older code go on from there.
         assert {state for _, state in positions(database_url)} <= {"live", "stopped"}
-
-
-class Counting:
-    """A feed that counts what is read of it."""
-
-    def __init__(self) -> None:
-        self.events = 0
-
-    def read(self, _: psycopg.Connection[Any], after: int, limit: int = 2000) -> list[Event]:
-        found = [event for event in LOG if event.position > after][:limit]
-        self.events += len(found)
-        return found
-
-
-@pytest.mark.parametrize("step", [1, 5, 7, 2000])
-def test_runners_that_are_about_at_one_place_share_what_is_read(database_url: str, step: int) -> None:
-    counting = Counting()
-    shared = SharedFeed(counting)  # type: ignore[arg-type]
-    told: list[list[Event]] = [[], [], [], []]
-    with connect(database_url) as connection:
-        while any(len(events) < len(LOG) for events in told):
-            for n, events in enumerate(told):
-                after = events[-1].position if events else 0
-                events.extend(shared.read(connection, after, step if n % 2 else step * 2))
-    assert all(events == LOG for events in told)
-    assert counting.events == len(LOG)
