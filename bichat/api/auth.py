@@ -12,8 +12,7 @@ import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from litestar.connection import ASGIConnection
-from litestar.handlers import BaseRouteHandler
+from litestar import Request
 from msgspec import Meta, Struct
 
 from bichat.config import Config
@@ -101,14 +100,17 @@ class Verifier:
         return self._keys[kid]
 
 
-def authenticate(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """litestar guard: lets in callers with one of the roles in the route's `opt["roles"]`."""
-    verifier: Verifier = connection.app.state["verifier"]
-    caller = verifier.caller(connection.headers.get("authorization", ""))
-    roles: tuple[str, ...] = handler.opt.get("roles", ("user",))
+def admit(request: Request[Caller, Any, Any]) -> None:
+    """Lets in callers with one of the roles in the route's `opt["roles"]`, `user` if it has none.
+
+    Raises `NotAuthenticated` or `Forbidden`.
+    """
+    verifier: Verifier = request.app.state["verifier"]
+    caller = verifier.caller(request.headers.get("authorization", ""))
+    roles: tuple[str, ...] = request.route_handler.opt.get("roles", ("user",))
     if caller.roles.isdisjoint(roles):
         raise Forbidden(role=" or ".join(roles))
-    connection.scope["user"] = caller
+    request.scope["user"] = caller
 
 
 def _keys(config: Config) -> dict[str | None, _Key]:

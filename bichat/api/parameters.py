@@ -44,7 +44,7 @@ def query_names(handler: BaseRouteHandler) -> dict[str, str]:
     }
 
 
-async def refuse_unknown_query(request: Request) -> None:  # type: ignore[type-arg]
+def refuse_unknown(request: Request) -> None:  # type: ignore[type-arg]
     """A mistyped parameter that is silently ignored is worse than a refusal."""
     if request.scope["query_string"]:
         known = query_names(request.route_handler).values()

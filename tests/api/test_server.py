@@ -91,6 +91,13 @@ def test_the_document_is_closed_and_says_every_refusal(api: Api) -> None:
                 assert list(operation["responses"][status]["content"]) == ["application/problem+json"]
 
 
+def test_nothing_is_open_but_health_and_the_document(api: Api) -> None:
+    document = httpx.get(f"{api.url}/schema/openapi.json").json()
+    for path, method, _ in _operations(document):
+        told = httpx.request(method, api.url + path)
+        assert (told.status_code == 401) == path.startswith("/v1/"), path
+
+
 def _operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
     return [(p, m, o) for p, item in document["paths"].items() for m, o in item.items()]
 
