@@ -114,7 +114,7 @@ def yardstick(url: str, seconds: int) -> float:
     with tempfile.NamedTemporaryFile("w", suffix=".sql") as script:
         Path(script.name).write_text(YARDSTICK)
         out = subprocess.run(
-            ["pgbench", "-n", "-M", "prepared", "-c", "32", "-j", "2", "-T", str(seconds), "-f", script.name, url],
+            ["pgbench", "-nM", "prepared", "-c", "32", "-j", "2", "-T", str(seconds), "-f", script.name, url],
             capture_output=True, text=True, check=True,
         ).stdout  # fmt: skip
     found = re.search(r"tps = ([\d.]+)", out)

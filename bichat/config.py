@@ -83,9 +83,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
     if config.database_url and config.bichat_master_key is None:
         raise WrongSetting(name="BICHAT_MASTER_KEY", reason="must be given when DATABASE_URL is")
     if config.bichat_jwt_secret and config.bichat_jwt_public_key:
-        raise WrongSetting(
-            name="BICHAT_JWT_PUBLIC_KEY", reason="give this or BICHAT_JWT_SECRET, not both"
-        )
+        raise WrongSetting(name="BICHAT_JWT_PUBLIC_KEY", reason="give this or BICHAT_JWT_SECRET, not both")
     return config
 
 

@@ -139,7 +139,8 @@ def _written(dialogue: Dialogue, said: MessageAdded, event: Event) -> Dialogue:
     turns = dialogue.turns
     if message.asks:
         turn = Turn(
-            message_id=message.id, seq=message.seq, version=event.version, position=event.position, at=event.at
+            message_id=message.id, seq=message.seq, version=event.version, position=event.position,
+            at=event.at,
         )  # fmt: skip
         turns = turns.set(message.id, turn)
     if answers:

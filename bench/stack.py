@@ -1,0 +1,128 @@
+"""A whole bichat as separate processes, for measuring it from outside: loopback only, ended afterwards."""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import jwt
+from uuid_utils.compat import uuid7
+
+TENANT = uuid7()
+
+
+class Stack:
+    """The processes of one bichat on one database."""
+
+    def __init__(self, database_url: str, redis_url: str, model_url: str, logs: Path) -> None:
+        self.port = free_port()
+        self.secret = secrets.token_hex(32)
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._logs = logs
+        self._environment = {
+            **os.environ,
+            "DATABASE_URL": database_url,
+            "REDIS_URL": redis_url,
+            "OPENAI_BASE_URL": model_url,
+            "BICHAT_MODEL": "gpt-4o-mini",
+            "BICHAT_PORT": str(self.port),
+            "BICHAT_JWT_SECRET": self.secret,
+            "BICHAT_MASTER_KEY": base64.b64encode(bytes(32)).decode(),
+        }
+
+    def token(self, user: str) -> str:
+        """A token good for an hour."""
+        claims = {"sub": user, "tenant": str(TENANT), "exp": int(time.time()) + 3600}
+        return jwt.encode(claims, self.secret, "HS256")
+
+    def headers(self, user: str = "u") -> dict[str, str]:
+        """What authenticates `user`."""
+        return {"Authorization": f"Bearer {self.token(user)}"}
+
+    def start(self, name: str, verb: str) -> None:
+        """Starts one part; `name` tells it from others of its kind."""
+        with (self._logs / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                [sys.executable, "-m", "bichat", verb], env=self._environment, stdout=log, stderr=log
+            )
+
+    def kill(self, name: str) -> None:
+        """kill -9."""
+        self.processes[name].kill()
+        self.processes[name].wait()
+
+    def up(self, *, workers: int = 1) -> None:
+        """Migrates and starts an API, a projector and workers; returns when they answer."""
+        verb = [sys.executable, "-m", "bichat", "migrate"]
+        subprocess.run(verb, env=self._environment, check=True, capture_output=True)
+        self.start("api", "api")
+        self.start("projector", "projector")
+        for n in range(workers):
+            self.start(f"worker {n}", "worker")
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            try:
+                if httpx.get(f"{self.url}/health/ready").status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.1)
+        raise TimeoutError("the api did not become ready: see its log")
+
+    def down(self) -> None:
+        """Stops every part, the hard way if it must be."""
+        for process in self.processes.values():
+            process.send_signal(signal.SIGTERM)
+        for process in self.processes.values():
+            try:
+                process.wait(12)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+@contextmanager
+def echoing_model(chunk_delay_ms: int) -> Iterator[str]:
+    """llmock as a model that says back what it was asked, word by word; gives its URL."""
+    port = free_port()
+    process = subprocess.Popen(
+        [Path(sys.executable).parent / "llmock", "serve", "-p", str(port), "--response-style", "echo",
+         "--stream-chunk-delay-ms", str(chunk_delay_ms), "--log-level", "error"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        while socket.socket().connect_ex(("127.0.0.1", port)):
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextmanager
+def stack(database_url: str, redis_url: str, model_url: str, logs: Path) -> Iterator[Stack]:
+    """A stack that is stopped in any case; call `up` on it."""
+    logs.mkdir(parents=True, exist_ok=True)
+    made = Stack(database_url, redis_url, model_url, logs)
+    try:
+        yield made
+    finally:
+        made.down()
+
+
+def free_port() -> int:
+    """A port that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
