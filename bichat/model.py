@@ -20,7 +20,7 @@ from bichat.errors import ModelCutOff, ModelError, ModelNonsense, ModelRefused, 
 LONGEST_ANSWER = 400_000
 """Characters; a model that goes on is cut there, with `finish` "length"."""
 
-AFTER_FINISH = 5.0
+AFTER_FINISH = 2.0
 """Seconds that a finished answer waits for its usage."""
 
 
@@ -69,7 +69,7 @@ class Model:
     def __init__(self, config: Config, *, silence: float = 60, longest: float = 900) -> None:
         """`silence`: seconds without a chunk, `longest`: seconds of one answer, before giving up."""
         self._secret, base_url = config.openai_api_key, config.openai_base_url
-        self._silence, self._longest = silence, longest
+        self._silence, self._longest, self._nobody = silence, longest, config.brings_model
         # OpenAI's newer models refuse the old name of the limit; many other servers know only that one.
         self._limit = "max_tokens" if base_url else "max_completion_tokens"
         self._client = openai.AsyncOpenAI(
@@ -85,6 +85,8 @@ class Model:
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
         """The answer's words as they come, then one chunk with `finish`; raises `ModelError`."""
+        if self._nobody:  # the client would send people's text to its default server
+            raise ModelRefused(detail="there is none; OPENAI_API_KEY or OPENAI_BASE_URL bring one")
         deadline = asyncio.get_running_loop().time() + self._longest
         with self._plainly(ModelUnavailable):
             async with asyncio.timeout(self._silence):

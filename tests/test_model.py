@@ -168,6 +168,19 @@ def test_nobody_listening_there_is_unavailable() -> None:
     assert caught.value.retryable
 
 
+def test_without_a_model_nothing_leaves_this_machine(monkeypatch: pytest.MonkeyPatch, llmock: LLMock) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", llmock.base_url())
+
+    async def story() -> None:
+        model = Model(Config())
+        with pytest.raises(ModelRefused, match="OPENAI_API_KEY or OPENAI_BASE_URL"):
+            await anext(model.stream(ASKED))
+        await model.close()
+
+    asyncio.run(story())
+    assert llmock.requests == []
+
+
 def test_giving_up_listening_closes_the_connection(llmock: LLMock) -> None:
     llmock.reply(WORDS).pace(50)
 
