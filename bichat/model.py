@@ -150,7 +150,7 @@ class Model:
             raise broken(detail=self._told(str(cause) or type(cause).__name__)) from None
         except openai.APIError as error:  # an error object where a chunk should be
             raise _refusal(_status_in(error.body), self._told(_message(error)), None) from None
-        except (ValueError, TypeError, AttributeError, openai.OpenAIError) as error:
+        except Exception as error:  # bytes can be wrong in more ways than the client has names for
             raise ModelNonsense(detail=type(error).__name__) from None
 
     def _told(self, said: str) -> str:

@@ -6,11 +6,12 @@ import threading
 from collections.abc import Callable, Sequence
 
 from bichat.doorbell import Doorbell
+from bichat.events import schema
 from bichat.events.envelope import Event
 from bichat.events.feed import Feed
 from bichat.projections import versions
 from bichat.projections.read_model import Build
-from bichat.projections.runner import Runner, connect
+from bichat.projections.runner import Runner
 from bichat.projections.tail import Tail
 
 
@@ -20,7 +21,7 @@ def run(database_url: str, feed: Feed, doorbell: Doorbell, stop: threading.Event
     Raises `EventTooNew` as soon as one runner meets an event that this code does not know.
     """
     tail = Tail(feed, doorbell.ear())
-    with connect(database_url) as connection:
+    with schema.connect(database_url) as connection:
         builds = versions.followed(connection)
     failed: list[BaseException] = []
     runners = [Runner(b, database_url, tail, told(b, doorbell)) for b in builds]

@@ -22,6 +22,7 @@ from bichat.events.ledger import Ledger
 from bichat.model import Model
 from bichat.projections import replies
 from bichat.tokens import count
+from bichat.workers.attempts import LONGEST_WAIT
 from bichat.workers.listening import NotWanted
 from bichat.workers.turn import Kit, Turn
 
@@ -158,7 +159,7 @@ class ReplyWorker:
     # --- one turn -----------------------------------------------------------------------------------
 
     async def _take(self, turn: Turn, message_id: UUID) -> None:
-        wait = LONGEST_PAUSE
+        wait = LONGEST_WAIT
         try:
             wait = await turn.run()
         except Unavailable as error:
