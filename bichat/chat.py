@@ -83,6 +83,8 @@ class Chat:
                     return reply.completed
             except (httpx.HTTPError, NotNow) as error:
                 trouble = str(error) or type(error).__name__
+                if attempt == 0 and isinstance(error, httpx.ConnectError):
+                    break  # nobody is there at all
             else:
                 trouble = "the server ended the stream"
         raise Broken(f"no answer from {self._client.base_url}: {trouble}")

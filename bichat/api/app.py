@@ -120,7 +120,11 @@ def of_bichat(request: Request, error: Exception) -> Response[bytes]:  # type: i
     named = []
     if isinstance(error, errors.Invalid):
         named = [FieldError(str(error.facts["field"]), str(error.facts["reason"]))]
-    return problem(type(error).__name__, status, str(error), path=path, errors=named, headers=headers)
+    detail = str(error)
+    if isinstance(error, errors.Unavailable) and error.facts:  # what ails our servers is not for strangers
+        log.warning("%s %s: %s", request.scope["method"], path, error)
+        detail = errors.Unavailable().message()
+    return problem(type(error).__name__, status, detail, path=path, errors=named, headers=headers)
 
 
 def of_litestar(request: Request, error: HTTPException) -> Response[bytes]:  # type: ignore[type-arg]

@@ -103,8 +103,10 @@ class _Conversation:
 
     async def events(self, first: bytes) -> AsyncIterator[bytes]:
         """Everything there is to tell, as ready SSE bytes."""
+        yield RETRY + first
         async with self._parts.deltas.follow(self._telling.dialogue_id) as follower:
-            yield RETRY + first + await self._look()
+            if chunk := await self._look():
+                yield chunk
             told = time.monotonic()
             while not self._over():
                 chunk = await self._next(follower)
@@ -124,6 +126,8 @@ class _Conversation:
             case Said():
                 return await self._said(heard)
             case Hint(kind="end"):
+                return b""
+            case Hint(kind="rung") if self._over():
                 return b""
             case Hint(kind="projected", version=version) if version <= self._telling.mark.version:
                 return b""
