@@ -11,15 +11,21 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import psycopg
 import pytest
 from llmock.pytest_plugin import LLMock
+from msgspec.structs import replace
 
-from bichat.config import environment
+from bichat import wiring
+from bichat.config import Config, environment
 from bichat.doorbell import Doorbell
+from bichat.embedded import owned
+from bichat.embedded.part import Part
 from bichat.events.dialogue import MessageAdded, ReplyFailed, ReplyStarted
 from bichat.workers import reply
+from tests.examples import MASTER_KEY
 from tests.workers.world import World, streaming, worker, world
 
 WORDS = " ".join(f"word{n}" for n in range(40))
@@ -155,3 +161,30 @@ def test_a_worker_that_lost_its_lease_stops(
         assert (failed.code, failed.final) == ("worker_stopped", False)
 
     asyncio.run(story())
+
+
+def test_a_postgres_that_is_killed_and_comes_back_costs_no_answer(
+    tmp_path: Path, redis_url: str, llmock: LLMock
+) -> None:
+    llmock.reply(WORDS, times=None).pace(30)
+
+    async def story(live: World, postgres: Part) -> None:
+        async with worker(live):
+            asked = [await live.ask(f"{n}?") for n in range(4)]
+            await streaming(live, *asked[-1])
+            os.kill(postgres.pid or 0, signal.SIGKILL)
+            await asyncio.sleep(1.5)  # the answers end while there is no log
+            postgres.start()
+            for dialogue_id, message_id in asked:
+                assert (await live.answer(dialogue_id, message_id)).content == WORDS
+                happened = live.replies(dialogue_id, message_id)
+                assert [type(fact) for fact in happened].count(MessageAdded) == 1
+
+    config = Config(bichat_data_dir=tmp_path, redis_url=redis_url, openai_base_url=llmock.base_url())
+    with owned(config) as servers:
+        url = servers.config.database_url or ""
+        wiring.migrate(replace(servers.config, bichat_master_key=MASTER_KEY))
+        doorbell = Doorbell(redis_url)
+        with world(url, redis_url, llmock.base_url(), doorbell) as live:
+            asyncio.run(story(live, servers.parts[0]))
+        doorbell.close()
