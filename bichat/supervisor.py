@@ -116,7 +116,9 @@ def _stop(servers: Servers, *, first: list[Part], then: list[Part]) -> None:
 
 
 def _verb(config: Config, verb: str) -> Part:
-    return Part(verb, [sys.executable, "-m", "bichat", verb], env=environment(config))
+    part = Part(verb, [sys.executable, "-m", "bichat", verb], env=environment(config))
+    part.orphaned_with = signal.SIGKILL  # the port must be free when we are started again
+    return part
 
 
 def _api(config: Config) -> Part:

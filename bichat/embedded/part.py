@@ -37,6 +37,8 @@ class Part:
     ) -> None:
         self.name = name
         self.stop_with = signal.SIGTERM
+        self.orphaned_with: signal.Signals | None = None
+        """What it gets when we are killed; `None`: what stops it."""
         self.before: Callable[[], None] = lambda: None
         """What to do before each start."""
         self.ready: Callable[[], bool] = lambda: True
@@ -108,7 +110,7 @@ class Part:
                 start_new_session=True,
                 **self._account.options,
                 # Runs after the change of user, which would clear the signal; we have no threads yet.
-                preexec_fn=die_with_parent(self.stop_with),  # noqa: PLW1509
+                preexec_fn=die_with_parent(self.orphaned_with or self.stop_with),  # noqa: PLW1509
             )
         except OSError as error:
             raise PartFailed(part=self.name, reason=f"{error.filename}: {error.strerror}") from error
