@@ -23,7 +23,7 @@ def migrate(config: Config) -> list[str]:
     from bichat.projections import versions
 
     applied = schema.migrate(_url(config))
-    applied += schema.migrate(_keys_url(config), schema.KEYS)
+    applied += schema.migrate(_keys_url(config), schema.KEYS, name="KEYS_DATABASE_URL")
     with schema.connect(_url(config)) as connection:
         applied += [build.id for build in versions.ensure(connection)]
     with _keys(config):
@@ -87,9 +87,10 @@ def run_projector(config: Config) -> None:
 @contextmanager
 def _log(config: Config) -> Iterator[Ledger]:
     """The log, once it is sure that its schema and its master key are ours."""
-    for url, name in ((_url(config), schema.LOG), (_keys_url(config), schema.KEYS)):
-        with schema.connect(url) as connection:
-            schema.check(connection, name)
+    with schema.connect(_url(config)) as connection:
+        schema.check(connection)
+    with schema.connect(_keys_url(config), name="KEYS_DATABASE_URL") as connection:
+        schema.check(connection, schema.KEYS)
     with _keys(config) as keys:
         ledger = Ledger(_url(config), keys)
         try:

@@ -24,12 +24,14 @@ def connect(url: str, *, name: str = "DATABASE_URL", **options: Any) -> psycopg.
         raise DatabaseUnreachable(name=name, reason=reason) from None
 
 
-def migrate(url: str, schema: str = LOG) -> list[str]:
+def migrate(url: str, schema: str = LOG, *, name: str = "DATABASE_URL") -> list[str]:
     """Applies what is missing and returns its names; two at once do no harm, the second finds nothing to do.
+
+    `name` is the variable that errors blame.
 
     Raises `DatabaseUnreachable`, `DatabaseUnsuitable` (server too old, rights missing) or `DatabaseTooNew`.
     """
-    with connect(url) as connection:
+    with connect(url, name=name) as connection:
         _suitable(connection)
         lock = f"{schema}.migrate"
         connection.execute("select pg_advisory_lock(hashtextextended(%s, 0))", (lock,))
