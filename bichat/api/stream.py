@@ -100,6 +100,7 @@ class _Conversation:
         """The attempt whose earlier words were replayed."""
         self._hole = False
         """Words of it are lost: later ones alone would be read as the whole."""
+        self._looked = 0.0
 
     async def events(self, first: bytes) -> AsyncIterator[bytes]:
         """Everything there is to tell, as ready SSE bytes."""
@@ -121,6 +122,8 @@ class _Conversation:
         return self._telling.over or self._streams.stopping or time.time() >= self._who.expires
 
     async def _next(self, follower: Follower) -> bytes:
+        if self._telling.behind:
+            return await self._look()
         heard = await follower.next(LOOK if self._telling.waits else BEAT)
         match heard:
             case Said():
@@ -143,11 +146,13 @@ class _Conversation:
             words = await self._words()
             self._hole = not words
             return words
-        return b""  # told before, or of an attempt that is not committed yet or given up
+        if self._telling.unheard_of(said) and time.monotonic() - self._looked > LOOK:
+            return await self._look()  # the hint that its start is committed may be lost
+        return b""
 
     async def _look(self) -> bytes:
         """What was committed since, and the words of a reply that has started."""
-        telling, who = self._telling, self._who
+        telling, who, self._looked = self._telling, self._who, time.monotonic()
         whose = (who.tenant_id, telling.dialogue_id, who.id)
         events: list[bytes] = []
         try:

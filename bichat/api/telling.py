@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
+from zlib import crc32
 
 import msgspec
 from msgspec import Struct
@@ -15,14 +16,14 @@ from bichat.api.answers import shown
 from bichat.deltas import Said
 from bichat.errors import Invalid
 from bichat.events.transcript import Dialogue, Message, Turn
-from bichat.projections.transcripts import Reply
+from bichat.projections.transcripts import Changes, Reply
 
 HEARTBEAT = b":\n\n"
 RETRY = b"retry: 1000\n\n"
 """Milliseconds until a client that was cut off comes back."""
 
 _encode = msgspec.json.Encoder().encode
-_MARK = re.compile(r"\d{1,18}(\.\d{1,18}){4}")
+_MARK = re.compile(r"\d{1,18}(\.\d{1,18}){5}")
 
 
 class Mark(Struct, frozen=True):
@@ -37,9 +38,11 @@ class Mark(Struct, frozen=True):
     attempt: int = 0
     segments: int = 0
     """Of that attempt that were told."""
+    face: int = 0
+    """A checksum of the dialogue's state and label as they were last told."""
 
     def __str__(self) -> str:
-        return f"{self.version}.{self.number}.{self.seq}.{self.attempt}.{self.segments}"
+        return f"{self.version}.{self.number}.{self.seq}.{self.attempt}.{self.segments}.{self.face}"
 
     @classmethod
     def read(cls, field: str, text: str) -> Mark:
@@ -58,10 +61,12 @@ class Telling:
     def __init__(self, dialogue_id: UUID, mark: Mark, only: UUID | None = None) -> None:
         self.mark = mark
         self.over = False
+        """The end of the only reply was told."""
+        self.behind = False
+        """There is more to tell than was read at once."""
         self.question: UUID | None = only if mark.seq else None
         self.only = only
         self.dialogue_id = dialogue_id
-        self._was: tuple[object, object] | None = None
 
     @property
     def waits(self) -> bool:
@@ -79,9 +84,7 @@ class Telling:
         """Starts now, at `dialogue`, or finds the running reply that `mark` is in the middle of."""
         resumed = self.mark.version > 0
         if not resumed:
-            self.mark = replace(self.mark, version=dialogue.version)
-        if self.mark.version == dialogue.version:
-            self._was = (dialogue.state, dialogue.label)
+            self.mark = replace(self.mark, version=dialogue.version, face=_face(dialogue))
         for turn in dialogue.turns.values():
             if turn.status == "running":
                 if resumed and turn.seq == self.mark.seq:
@@ -89,8 +92,9 @@ class Telling:
                 elif not resumed:
                     yield from self._reply(turn, None, dialogue.version)
 
-    def dialogue(self, dialogue: Dialogue) -> Iterator[bytes]:
+    def dialogue(self, changes: Changes) -> Iterator[bytes]:
         """The changes since `mark.version`, in the order in which they were committed."""
+        dialogue, self.behind = changes.dialogue, changes.upto < changes.dialogue.version
         answers = {message.version: message for message in dialogue.messages if message.reply_to}
         news: list[Message | Turn] = [m for m in dialogue.messages if not m.reply_to]
         news += [turn for turn in dialogue.turns.values() if turn.version > self.mark.version]
@@ -102,9 +106,9 @@ class Telling:
                 yield self._event(
                     "message.added", item.id, 0, message=shown(item, "waiting" if item.asks else None)
                 )
-        self._at(dialogue.version)
-        if self._was != (dialogue.state, dialogue.label):
-            self._was = (dialogue.state, dialogue.label)
+        self._at(changes.upto)
+        if not self.behind and self.mark.face != _face(dialogue):
+            self.mark = replace(self.mark, face=_face(dialogue))
             changed = {"version": dialogue.version, "state": dialogue.state, "label": dialogue.label}
             yield self._event("dialogue.changed", None, 0, **changed)
 
@@ -161,6 +165,10 @@ class Telling:
         """Whether words of the reply being told were lost before these."""
         return self.attempt == (said.message_id, said.attempt) and said.n > self.mark.segments + 1
 
+    def unheard_of(self, said: Said) -> bool:
+        """Whether these are words of an attempt whose start was not told: it is not read yet, or given up."""
+        return self.only in (None, said.message_id) and self.attempt != (said.message_id, said.attempt)
+
     def said(self, said: Said) -> bytes:
         """The next words."""
         self.mark = replace(self.mark, segments=said.n)
@@ -179,6 +187,10 @@ class Telling:
             "sequence_number": self.mark.number, **told,
         }  # fmt: skip
         return b"id: %s\nevent: %s\ndata: %s\n\n" % (str(self.mark).encode(), kind.encode(), _line(data))
+
+
+def _face(dialogue: Dialogue) -> int:
+    return crc32(f"{dialogue.state} {dialogue.label}".encode())
 
 
 def _line(data: dict[str, Any]) -> bytes:

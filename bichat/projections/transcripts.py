@@ -19,6 +19,8 @@ from bichat.projections.read_model import Build, ReadModel, asked_before, known_
 
 PAGE = 50
 """Messages in one row; the SQL knows it too."""
+PIECE = 4
+"""Pages that `changes` reads at once."""
 
 Dialogues = dict[UUID, Dialogue]
 _messages = msgspec.json.Decoder(tuple[Message, ...])
@@ -142,12 +144,23 @@ async def messages(
     return found
 
 
+class Changes(NamedTuple):
+    """What is new in a dialogue, in pieces of bounded size: this one has everything up to version `upto`."""
+
+    dialogue: Dialogue
+    upto: int
+
+
 async def changes(
     connection: AsyncConnection[Any], tenant_id: UUID, dialogue_id: UUID, user_id: str, since_version: int
-) -> Dialogue | None:
-    """The dialogue with the messages and turns that are newer than `since_version`, to go on from there."""
-    row = await _one(connection, "changes", tenant_id, dialogue_id, user_id, since=since_version)
-    return _read(row, lambda m: m.version > since_version) if row else None
+) -> Changes | None:
+    """The messages and turns that are newer than `since_version`, the first few pages of them.
+
+    There is more while `upto` is not the dialogue's version.
+    """
+    values = {"since": since_version, "pages": PIECE}
+    row = await _one(connection, "changes", tenant_id, dialogue_id, user_id, **values)
+    return Changes(_read(row[:-1], lambda m: m.version > since_version), row[-1]) if row else None
 
 
 class Reply(NamedTuple):

@@ -117,25 +117,30 @@ from bichat.transcripts_vN h
 where h.id = %(dialogue_id)s and h.tenant_id = %(tenant_id)s and h.user_id = %(user_id)s;
 
 -- name: changes
--- Walks back from the newest page, by key, to the first one that is old enough.
+-- The first pages with something newer, and the turns up to where they end; `upto` says where that is.
+-- Pages are in the order of their versions, so walking back stops at the first one that is old enough.
+with news as materialized (
+    select p.page, p.version, p.messages from bichat.transcripts_pages_vN p
+    where p.dialogue_id = %(dialogue_id)s and p.tenant_id = %(tenant_id)s and p.version > %(since)s
+      and p.page >= coalesce((
+        select old.page from bichat.transcripts_pages_vN old
+        where old.dialogue_id = %(dialogue_id)s and old.tenant_id = %(tenant_id)s and old.version <= %(since)s
+        order by old.page desc limit 1), 0)
+    order by p.page limit %(pages)s
+), header as (
+    select h.*, case when (select count(*) from news) = %(pages)s
+        then (select max(n.version) from news n) else h.version end as upto
+    from bichat.transcripts_vN h
+    where h.id = %(dialogue_id)s and h.tenant_id = %(tenant_id)s and h.user_id = %(user_id)s
+)
 select h.id, h.tenant_id, h.user_id, h.label, h.state, h.version, h.created_at, h.updated_at, h.message_count,
-    array(
-        with recursive newer as (
-            select p.page, p.messages from bichat.transcripts_pages_vN p
-            where p.dialogue_id = h.id and p.tenant_id = h.tenant_id
-              and p.page = (h.message_count - 1) / 50 and p.version > %(since)s
-            union all
-            select p.page, p.messages from newer join bichat.transcripts_pages_vN p on p.page = newer.page - 1
-            where p.dialogue_id = h.id and p.tenant_id = h.tenant_id and p.version > %(since)s
-        )
-        select messages::text from newer order by page
-    ),
+    array(select n.messages::text from news n order by n.page),
     (
         select coalesce(jsonb_agg(t), '[]')::text from bichat.transcripts_turns_vN t
-        where t.dialogue_id = h.id and t.tenant_id = h.tenant_id and t.version > %(since)s
-    )
-from bichat.transcripts_vN h
-where h.id = %(dialogue_id)s and h.tenant_id = %(tenant_id)s and h.user_id = %(user_id)s;
+        where t.dialogue_id = h.id and t.tenant_id = h.tenant_id and t.version > %(since)s and t.version <= h.upto
+    ),
+    h.upto
+from header h;
 
 -- name: reply
 -- A turn with the page that holds its answer: the message whose version is the turn's.

@@ -157,7 +157,7 @@ def test_tokens_are_ones_own_or_with_ops_the_tenants(api: Api) -> None:
 @pytest.mark.parametrize("path", ["", "/messages", "/stream"])
 def test_more_than_there_is_is_refused(anna: httpx.Client, path: str) -> None:
     dialogue_id, _ = ask(anna)
-    params = {"starting_after": "9.0.0.0.0"} if path == "/stream" else {"min_version": 9}
+    params = {"starting_after": "9.0.0.0.0.0"} if path == "/stream" else {"min_version": 9}
     refused = anna.get(f"/v1/dialogues/{dialogue_id}{path}", params=params)
     assert (refused.status_code, refused.json()["errors"][0]["field"]) == (400, next(iter(params)))
     assert anna.get("/v1/dialogues", params={"min_position": 10**9}).status_code == 400
