@@ -65,6 +65,7 @@ class ReplyWorker:
         self._pool = AsyncConnectionPool(
             config.database_url or "", min_size=1, max_size=3, open=False, timeout=5,
             kwargs={"autocommit": True, "application_name": "bichat worker", "connect_timeout": 5},
+            configure=_hurry,
         )  # fmt: skip
         self._turns: dict[UUID, Turn] = {}
         self._running: set[asyncio.Task[None]] = set()
@@ -200,3 +201,8 @@ class ReplyWorker:
         elif not error and not self._reachable:
             log.warning("the reply worker has its database back")
         self._reachable = error is None
+
+
+async def _hurry(connection: psycopg.AsyncConnection[object]) -> None:
+    """Leases need not outlive a crash of the server: the log decides which attempt counts."""
+    await connection.execute("set synchronous_commit = off")
