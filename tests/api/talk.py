@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID
 
@@ -27,14 +29,51 @@ def ask(client: httpx.Client, message: str = "How much?") -> Asked:
 
 
 def events(
-    client: httpx.Client, asked: Asked, *, whole: bool = False, **options: Any
+    client: httpx.Client,
+    asked: Asked,
+    *,
+    whole: bool = False,
+    connected: Callable[[], object] = lambda: None,
+    **options: Any,
 ) -> Iterator[dict[str, Any]]:
     """The events of a question's stream, or of the `whole` dialogue's."""
     params = {**options.pop("params", {}), **({} if whole else {"message_id": str(asked[1])})}
     with client.stream("GET", f"/v1/dialogues/{asked[0]}/stream", params=params, **options) as response:
         assert response.status_code == 200, response.read()
         assert response.headers["content-type"].startswith("text/event-stream")
+        connected()
         yield from parsed(response.iter_lines())
+
+
+class Ear:
+    """Hears a stream in a thread of its own, from the moment it is made."""
+
+    def __init__(self, client: httpx.Client, asked: Asked, *, last: str = "", **options: Any) -> None:
+        """To the stream's end, or to the first event whose type or state is `last`."""
+        self.heard: list[dict[str, Any]] = []
+        self._connected, self._last = threading.Event(), last
+        self._thread = threading.Thread(target=self._hear, args=(client, asked, options), daemon=True)
+        self._thread.start()
+        assert self._connected.wait(10)
+
+    def _hear(self, client: httpx.Client, asked: Asked, options: dict[str, Any]) -> None:
+        for event in events(client, asked, connected=self._connected.set, **options):
+            self.heard.append(event)
+            if self._last in (event["type"], event.get("state")):
+                return
+
+    def until(self, text: str) -> None:
+        """Returns once the newest kind of event, or all words so far, are `text`."""
+        deadline = time.monotonic() + 10
+        while text not in (kinds(self.heard)[-1:] or [""])[0] and words(self.heard).strip() != text:
+            assert time.monotonic() < deadline, self.heard
+            time.sleep(0.01)
+
+    def out(self) -> list[dict[str, Any]]:
+        """Everything, once it is over."""
+        self._thread.join(15)
+        assert not self._thread.is_alive(), self.heard
+        return self.heard
 
 
 def kinds(told: list[dict[str, Any]]) -> list[str]:
