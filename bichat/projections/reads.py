@@ -45,9 +45,9 @@ class Reads:
     def __init__(self, database_url: str, *, size: int = 8, patience: float = 5.0) -> None:
         """`patience`: seconds that a request waits for a connection."""
         self._pool: AsyncConnectionPool[Bound] = AsyncConnectionPool(
-            database_url, connection_class=Bound, min_size=1, max_size=size, max_waiting=size * 32,
-            timeout=patience, reconnect_timeout=60.0, open=False, configure=_configure, check=_check,
-            name="reads",
+            database_url, connection_class=Bound, min_size=1, max_size=size, max_waiting=4096,
+            timeout=patience, reconnect_timeout=0.5, reconnect_failed=_again, open=False,
+            configure=_configure, check=_check, name="reads",
             kwargs={
                 "autocommit": True, "prepare_threshold": 0, "connect_timeout": 5,
                 "application_name": "bichat-reads",
@@ -130,6 +130,11 @@ def _available() -> Iterator[None]:
 
 async def _configure(connection: AsyncConnection[Any]) -> None:
     await connection.execute(statement("reads", "configure"), prepare=False)
+
+
+async def _again(pool: AsyncConnectionPool[Any]) -> None:
+    """Goes on trying twice a second: the pool's own waits grow, and then it comes back late."""
+    await pool.check()
 
 
 async def _check(connection: AsyncConnection[Any]) -> None:

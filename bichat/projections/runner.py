@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import psycopg
 
-from bichat.errors import BichatError, EventTooNew
+from bichat.errors import BichatError, EventTooNew, Unavailable
 from bichat.events.envelope import Event
 from bichat.projections.read_model import Build
 from bichat.projections.sql import statement
@@ -60,6 +60,7 @@ class Runner:
         self._key = (build.model.name, build.model.shape, build.number)
         self._limit = BATCH
         self._wait = 0.0
+        self._trouble = ""
 
     def stop(self) -> None:
         """Makes `run` end."""
@@ -76,7 +77,7 @@ class Runner:
                 raise
             except Stale as error:
                 log.warning("%s", error)
-            except _LOST as error:
+            except (*_LOST, Unavailable) as error:
                 self._pause("%s lost its database: %s", error)
             except Exception as error:
                 self._pause("%s stopped: %s", error)
@@ -97,13 +98,13 @@ class Runner:
                 if events:
                     self.apply(connection, position, events)
             except Exception as error:
-                if not isinstance(error, Stale) and not connection.closed:
+                if not isinstance(error, Stale | Unavailable) and not connection.closed:
                     self._stumbled(connection, position, error)
                 raise
-            self._wait, self._limit = 0.0, min(self._limit * 2, BATCH)
             if events:
                 position = events[-1].position
                 self._applied(events)
+            self._well()
 
     def apply(self, connection: psycopg.Connection[Any], position: int, events: Sequence[Event]) -> None:
         """Folds events in and moves the checkpoint from `position` to the last, all or nothing.
@@ -121,21 +122,31 @@ class Runner:
 
     def _stumbled(self, connection: psycopg.Connection[Any], position: int, error: Exception) -> None:
         """Leaves the error for ops, and comes nearer to the event that causes it with smaller batches."""
+        reason = f"{describe(error)}, in the next {self._limit} after position {position}"
         self._limit = max(1, self._limit // 4)
-        reason = f"{describe(error)}, in the {self._limit} events after position {position}"
         connection.execute(statement("runner", "stopped"), (reason, *self._key, position))
 
     def _pause(self, message: str, error: Exception) -> None:
-        log.error(message, self.build.id, describe(error))
+        trouble = message % (self.build.id, describe(error))
+        log.log(logging.DEBUG if trouble == self._trouble else logging.ERROR, trouble)
+        self._trouble = trouble
         self._wait = min(max(self._wait * 2, 0.05), _LONGEST_WAIT)
         self._stopping.wait(self._wait)
+
+    def _well(self) -> None:
+        if self._trouble:
+            log.warning("%s goes on", self.build.id)
+        self._wait, self._trouble = 0.0, ""
+        self._limit = min(self._limit * 2, BATCH)
 
 
 def connect(url: str) -> psycopg.Connection[Any]:
     """A follower's connection. What it commits may be lost in a crash of the server, with its checkpoint."""
+    # Keepalives, here and on the server: a machine that vanished must not keep the lock for hours.
     connection = psycopg.connect(
-        url, autocommit=True, connect_timeout=5, application_name="bichat-projector", prepare_threshold=0
-    )
+        url, autocommit=True, connect_timeout=5, application_name="bichat-projector", prepare_threshold=0,
+        keepalives_idle=5, keepalives_interval=2, keepalives_count=3,
+    )  # fmt: skip
     connection.execute(statement("runner", "configure"), prepare=False)
     return connection
 

@@ -5,6 +5,9 @@ set synchronous_commit = off;
 set timezone = 'UTC';
 set plan_cache_mode = force_generic_plan;
 set lock_timeout = '10s';
+set tcp_keepalives_idle = 5;
+set tcp_keepalives_interval = 2;
+set tcp_keepalives_count = 3;
 
 -- name: lock
 select pg_try_advisory_lock(hashtextextended('bichat.' || %s, 0));
