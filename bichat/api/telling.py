@@ -55,7 +55,7 @@ class Mark(Struct, frozen=True):
 class Telling:
     """One stream's account of a dialogue, or of the reply to one question, `only`.
 
-    At most one reply is being told (`telling` is its question): a dialogue has one at a time.
+    At most one reply is being told, that to `question`: a dialogue has one at a time.
     """
 
     def __init__(self, dialogue_id: UUID, mark: Mark, only: UUID | None = None) -> None:
@@ -148,8 +148,9 @@ class Telling:
         return self._close(kind, turn, turn.attempt, **told, version=turn.version, position=turn.position)
 
     def _close(self, kind: str, turn: Turn, attempt: int, **told: object) -> bytes:
-        self.mark = replace(self.mark, seq=0, attempt=0, segments=0)
-        self.question = None
+        if self.mark.seq == turn.seq:  # not when a question that waits is cancelled meanwhile
+            self.mark = replace(self.mark, seq=0, attempt=0, segments=0)
+            self.question = None
         return self._event(kind, turn.message_id, attempt, **told)
 
     def _stale(self, turn: Turn) -> bool:

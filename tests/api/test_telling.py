@@ -1,0 +1,123 @@
+"""What a stream says of changes that come together, or while a reply is being told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+from uuid import UUID
+
+import immutables
+import pytest
+
+from bichat.api.telling import Mark, Telling
+from bichat.chat import parsed
+from bichat.deltas import Said
+from bichat.errors import Invalid
+from bichat.events.dialogue import QuestionStatus
+from bichat.events.transcript import Dialogue, Message, Turn
+from bichat.projections.transcripts import Changes, Reply
+from tests.examples import DIALOGUE, NOON, TENANT
+
+
+def turn(n: int, version: int, status: QuestionStatus, attempt: int = 1) -> Turn:
+    return Turn(
+        message_id=UUID(int=n), seq=n, version=version, position=version, at=NOON, status=status,
+        attempt=attempt, model="small", partial="Half",
+    )  # fmt: skip
+
+
+def message(seq: int, version: int, answers: int = 0) -> Message:
+    return Message(
+        id=UUID(int=seq), seq=seq, version=version, role="assistant" if answers else "user", content="Yes.",
+        at=NOON, asks=not answers, reply_to=UUID(int=answers) if answers else None,
+    )  # fmt: skip
+
+
+def changes(version: int, *new: Turn | Message, label: str = "") -> Changes:
+    dialogue = Dialogue(
+        id=DIALOGUE, tenant_id=TENANT, user_id="anna", label=label, state="active", version=version,
+        created_at=NOON, updated_at=NOON, messages=tuple(m for m in new if isinstance(m, Message)),
+        turns=immutables.Map({t.message_id: t for t in new if isinstance(t, Turn)}),
+    )  # fmt: skip
+    return Changes(dialogue, version)
+
+
+def told(chunks: Iterable[bytes]) -> list[str]:
+    return [f"{event['type']} {event['attempt']}" for event in read(chunks)]
+
+
+def read(chunks: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    return parsed(b"".join(chunks).decode().splitlines())
+
+
+def following() -> Telling:
+    telling = Telling(DIALOGUE, Mark())
+    assert list(telling.begin(changes(2).dialogue)) == []
+    return telling
+
+
+def test_a_question_cancelled_meanwhile_does_not_silence_the_reply_being_told() -> None:
+    telling = following()
+    assert told(telling.dialogue(changes(3, turn(1, 3, "running")))) == ["reply.started 1"]
+    telling.said(Said(UUID(int=1), 1, 1, "Yes"))
+    cancelled = changes(5, message(2, 4), turn(2, 5, "cancelled", attempt=0))
+    assert told(telling.dialogue(cancelled)) == ["message.added 0", "reply.cancelled 0"]
+    assert telling.expects(Said(UUID(int=1), 1, 2, "."))
+
+
+def test_what_comes_together_is_told_in_the_order_in_which_it_happened() -> None:
+    telling = following()
+    list(telling.dialogue(changes(3, turn(1, 3, "running"))))
+    together = changes(
+        9,
+        message(2, 4),
+        message(3, 7, answers=1),
+        turn(1, 7, "answered", 3),
+        turn(2, 8, "running"),
+        label="x",
+    )
+    events = list(read(telling.dialogue(together)))
+    assert [event["type"] for event in events] == [
+        "message.added", "reply.superseded", "reply.completed", "reply.started", "dialogue.changed",
+    ]  # fmt: skip
+    assert [Mark.read("", event["id"]).version for event in events] == [4, 6, 7, 8, 9]
+    for place, event in enumerate(events):
+        again = Telling(DIALOGUE, Mark.read("", event["id"]))
+        list(again.begin(together.dialogue))
+        happened = (*together.dialogue.messages, *together.dialogue.turns.values())
+        rest = changes(9, *(new for new in happened if new.version > again.mark.version), label="x")
+        assert [e["type"] for e in read(again.dialogue(rest))] == [e["type"] for e in events[place + 1 :]]
+
+
+def test_the_end_is_told_once() -> None:
+    telling = Telling(DIALOGUE, Mark(), only=UUID(int=1))
+    answered = Reply(turn(1, 7, "answered"), message(2, 7, answers=1))
+    assert told(telling.reply(answered)) == ["reply.completed 1"]
+    assert telling.over
+    again = Telling(DIALOGUE, telling.mark, only=UUID(int=1))
+    assert (list(again.reply(answered)), again.over) == ([], True)
+
+
+def test_a_mark_of_another_reply_is_no_hindrance() -> None:
+    telling = Telling(DIALOGUE, Mark(version=9, seq=1, attempt=1, segments=5), only=UUID(int=2))
+    assert told(telling.reply(Reply(turn(2, 8, "running"), None))) == ["reply.started 1"]
+    assert telling.expects(Said(UUID(int=2), 1, 1, "Yes"))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1", "1.2.3.4.5", "1.2.3.4.5.x", "-1.0.0.0.0.0", "1.0.0.0.0.0\n", "9" * 200]
+)
+def test_a_mark_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(Invalid, match="Last-Event-ID"):
+        Mark.read("Last-Event-ID", text)
+
+
+def test_an_event_is_one_line_whatever_is_said() -> None:
+    telling = Telling(DIALOGUE, Mark())
+    chunk = telling.said(Said(UUID(int=1), 1, 1, "a\nb\r\u2028c\u0085d\u2029"))
+    assert len(chunk.decode().splitlines()) == 4
+    assert (
+        json.loads(chunk.decode().splitlines()[2].removeprefix("data: "))["text"]
+        == "a\nb\r\u2028c\u0085d\u2029"
+    )
