@@ -12,6 +12,7 @@ import os
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -42,37 +43,40 @@ def servers() -> Iterator[Config]:
 
 
 @pytest.fixture(scope="session")
-def new_database(servers: Config) -> Iterator[Callable[[], str]]:
-    """Makes a database as `bichat migrate` leaves it and returns its URL; all are dropped at the end."""
-    names, numbers = f"bichat_test_{secrets.token_hex(4)}", itertools.count()
+def new_database(servers: Config) -> Iterator[Callable[[], AbstractContextManager[str]]]:
+    """Opens, by its URL, an empty database as `bichat migrate` leaves it, and drops it afterwards."""
     assert servers.database_url is not None
-    server, made = servers.database_url, []
+    server = servers.database_url
+    names = (f"bichat_test_{secrets.token_hex(4)}_{number}" for number in itertools.count())
     with psycopg.connect(server, autocommit=True) as connection:
 
-        def create(template: str | None = None) -> str:
-            name = f"{names}_{next(numbers)}"
-            source = sql.SQL("TEMPLATE {}").format(sql.Identifier(template)) if template else sql.SQL("")
-            connection.execute(sql.SQL("CREATE DATABASE {} {}").format(sql.Identifier(name), source))
-            made.append(name)
-            return name
+        @contextmanager
+        def database(template: str = "template1") -> Iterator[str]:
+            name = next(names)
+            make = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+            connection.execute(make.format(sql.Identifier(name), sql.Identifier(template)))
+            try:
+                yield urlsplit(server)._replace(path=f"/{name}").geturl()
+            finally:
+                connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
-        template = create()
-        _migrate(_url(server, template))
-        yield lambda: _url(server, create(template))
-        for name in made:
-            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+        with database() as template:
+            _migrate(template)
+            yield lambda: database(urlsplit(template).path[1:])
 
 
 @pytest.fixture
-def database_url(new_database: Callable[[], str]) -> str:
+def database_url(new_database: Callable[[], AbstractContextManager[str]]) -> Iterator[str]:
     """A migrated, empty database for this test alone."""
-    return new_database()
+    with new_database() as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
-def module_database_url(new_database: Callable[[], str]) -> str:
+def module_database_url(new_database: Callable[[], AbstractContextManager[str]]) -> Iterator[str]:
     """A migrated database shared by the tests of one module."""
-    return new_database()
+    with new_database() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -88,7 +92,3 @@ def _migrate(url: str) -> None:
     schema.migrate(url, schema.KEYS)
     with schema.connect(url) as connection:
         versions.ensure(connection)
-
-
-def _url(server: str, database: str) -> str:
-    return urlsplit(server)._replace(path=f"/{database}").geturl()
