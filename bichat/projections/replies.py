@@ -164,9 +164,21 @@ async def hand_back(
     await connection.execute(MODEL.sql("hand_back"), values)
 
 
-async def release(connection: AsyncConnection[Any], holder: str, message_id: UUID) -> None:
-    """Gives up the lease of a question that has ended; kept a moment, until this read model knows it too."""
-    await hand_back(connection, holder, message_id, 2.0)
+async def live(connection: AsyncConnection[Any], holder: str) -> None:
+    """Shows that `holder` is alive for as long as this connection is open."""
+    await connection.execute(MODEL.sql("live"), (holder,))
+
+
+async def dead(connection: AsyncConnection[Any], myself: str) -> set[str]:
+    """The holders of running leases, other than `myself`, that show no sign of life."""
+    async with connection.cursor(row_factory=tuple_row) as found:
+        await found.execute(MODEL.sql("dead"), (myself,))
+        return {holder async for (holder,) in found}
+
+
+async def bury(connection: AsyncConnection[Any], holders: Sequence[str]) -> int:
+    """Ends the leases of `holders` now; returns how many there were."""
+    return (await connection.execute(MODEL.sql("bury"), (list(holders),))).rowcount
 
 
 async def cancel_requested(connection: AsyncConnection[Any], ids: Sequence[UUID]) -> set[UUID]:

@@ -120,6 +120,20 @@ delete from bichat.reply_leases where message_id in (
     select message_id from bichat.reply_leases
     where expires_at < clock_timestamp() - interval '10 seconds' limit 1000 for update skip locked);
 
+-- name: live
+-- Shared: the session that this one replaces may not have been noticed to be gone.
+select pg_advisory_lock_shared(hashtextextended('bichat.worker.' || %s, 0));
+
+-- name: dead
+select holder from (
+    select distinct holder from bichat.reply_leases
+    where holder not in ('', %s) and expires_at > clock_timestamp() offset 0) held
+where pg_try_advisory_xact_lock(hashtextextended('bichat.worker.' || holder, 0));
+
+-- name: bury
+update bichat.reply_leases set expires_at = clock_timestamp()
+where holder = any(%s) and expires_at > clock_timestamp();
+
 -- name: unwanted
 select asked.message_id
 from unnest(%s::uuid[]) as asked(message_id)

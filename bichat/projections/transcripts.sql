@@ -119,10 +119,11 @@ where h.id = %(dialogue_id)s and h.tenant_id = %(tenant_id)s and h.user_id = %(u
 -- name: changes
 -- The first pages with something newer, and the turns up to where they end; `upto` says where that is.
 -- Pages are in the order of their versions, so walking back stops at the first one that is old enough.
+-- `greatest`, not `coalesce`: only of leakproof expressions does row-level security let an index make use.
 with news as materialized (
     select p.page, p.version, p.messages from bichat.transcripts_pages_vN p
     where p.dialogue_id = %(dialogue_id)s and p.tenant_id = %(tenant_id)s and p.version > %(since)s
-      and p.page >= coalesce((
+      and p.page >= greatest((
         select old.page from bichat.transcripts_pages_vN old
         where old.dialogue_id = %(dialogue_id)s and old.tenant_id = %(tenant_id)s and old.version <= %(since)s
         order by old.page desc limit 1), 0)
