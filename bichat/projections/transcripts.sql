@@ -126,6 +126,7 @@ with news as materialized (
       and p.page >= greatest((
         select old.page from bichat.transcripts_pages_vN old
         where old.dialogue_id = %(dialogue_id)s and old.tenant_id = %(tenant_id)s and old.version <= %(since)s
+          and old.page <= %(since)s / 50  -- as many messages as events, at most
         order by old.page desc limit 1), 0)
     order by p.page limit %(pages)s
 ), header as (
