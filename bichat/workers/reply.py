@@ -23,6 +23,7 @@ from bichat.model import Model
 from bichat.projections import replies
 from bichat.tokens import count
 from bichat.workers.attempts import LONGEST_WAIT
+from bichat.workers.life import LOOKED, Life
 from bichat.workers.listening import NotWanted
 from bichat.workers.turn import Kit, Turn
 
@@ -67,6 +68,7 @@ class ReplyWorker:
             kwargs={"autocommit": True, "application_name": "bichat worker", "connect_timeout": 5},
             configure=_hurry,
         )  # fmt: skip
+        self._life = Life(config.database_url or "", self._name)
         self._turns: dict[UUID, Turn] = {}
         self._running: set[asyncio.Task[None]] = set()
         self._rung = asyncio.Event()
@@ -76,10 +78,12 @@ class ReplyWorker:
         """Works until `stop` is set, then stops within ten seconds."""
         await asyncio.to_thread(count, "")  # reads the vocabulary
         await self._pool.open(wait=False)
+        await self._life.beat()  # before the first claim
         claiming = asyncio.create_task(self._repeat(self._claim, POLL, self._rung))
         others = [
             asyncio.create_task(self._repeat(self._watch, POLL)),
             asyncio.create_task(self._repeat(self._renew, RENEWED)),
+            asyncio.create_task(self._repeat(self._life.beat, LOOKED)),
             asyncio.create_task(self._listen()),
         ]
         try:
@@ -92,6 +96,7 @@ class ReplyWorker:
             for task in (claiming, *others):
                 task.cancel()
             await asyncio.wait([claiming, *others])
+            await self._life.close()
             await self._pool.close(timeout=1)
 
     # --- the loops ----------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from bichat.doorbell import Doorbell
 from bichat.embedded import owned
 from bichat.embedded.part import Part
 from bichat.events.dialogue import MessageAdded, ReplyFailed, ReplyStarted
-from bichat.workers import reply
+from bichat.workers import life, reply
 from tests.examples import MASTER_KEY
 from tests.workers.world import World, streaming, worker, world
 
@@ -62,7 +62,8 @@ def test_kill_9_in_mid_stream_costs_an_attempt_and_nothing_else(live: World, llm
             first.kill()
         llmock.pace(5)
         async with worker(live):
-            answer = await live.answer(dialogue_id, message_id, seconds=reply.LEASE + 5)
+            # Long before its lease has run out: the server knows that its session is gone.
+            answer = await live.answer(dialogue_id, message_id, seconds=life.DEAD_AFTER + 7)
         assert answer.content == WORDS
         assert answer.answers
         assert answer.answers.attempt == 2
