@@ -221,8 +221,11 @@ class Deltas:
         while True:
             try:
                 async with self._redis.pubsub() as pubsub:
-                    await pubsub.subscribe("bichat:deltas", *self._channels)
+                    known = set(self._channels)
+                    await pubsub.subscribe("bichat:deltas", *known)
                     self._pubsub = pubsub
+                    if late := set(self._channels) - known:  # they came while that was on its way
+                        await pubsub.subscribe(*late)
                     while True:
                         message = await pubsub.get_message(timeout=10)
                         if message:

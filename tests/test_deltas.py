@@ -6,7 +6,7 @@ import asyncio
 import logging
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -102,6 +102,24 @@ def test_followers_hear_their_own_dialogue_and_no_other(server: Server) -> None:
                     assert await until(follower, end) == [said(1, "Ünïcode\n"), end]
                 assert await other.next(0.05) is None
             assert api._channels == {}
+
+    asyncio.run(story())
+
+
+def test_those_who_come_while_the_link_is_made_are_not_forgotten(server: Server) -> None:
+    async def story() -> None:
+        await reached(server)
+        dialogues = [uuid4() for _ in range(20)]
+        async with link(server) as api, link(server) as worker, AsyncExitStack() as stack:
+
+            async def come(n: int) -> Follower:
+                await asyncio.sleep(n * 0.0003)
+                return await stack.enter_async_context(api.follow(dialogues[n]))
+
+            followers = await asyncio.gather(*map(come, range(len(dialogues))))
+            for dialogue, follower in zip(dialogues, followers, strict=True):
+                await worker.say(dialogue, said(1))
+                assert await follower.next(1) == said(1)
 
     asyncio.run(story())
 
