@@ -18,6 +18,7 @@ LOCAL_TENANT = UUID("00000000-0000-7000-8000-000000000001")
 """Whose dialogues `serve` and `chat` show on one's own machine."""
 LOCAL_USER = "me"
 _DAY = 24 * 60 * 60
+_STORES = ("database_url", "redis_url")
 
 
 def main() -> None:
@@ -55,7 +56,7 @@ def api() -> None:
     """Run the HTTP API."""
     from bichat import wiring
 
-    with embedded.attached_or_owned(config.load()) as settings:
+    with embedded.attached_or_owned(config.load(), *_STORES) as settings:
         wiring.run_api(_can_check_tokens(settings))
 
 
@@ -64,7 +65,7 @@ def worker() -> None:
     """Run what has questions answered by the model."""
     from bichat import wiring
 
-    with embedded.attached_or_owned(config.load(), model=True) as settings:
+    with embedded.attached_or_owned(config.load(), *_STORES, "openai_base_url") as settings:
         wiring.run_worker(settings)
 
 
@@ -76,7 +77,7 @@ def projector() -> None:
     """
     from bichat import wiring
 
-    with embedded.attached_or_owned(config.load()) as settings:
+    with embedded.attached_or_owned(config.load(), *_STORES) as settings:
         wiring.run_projector(settings)
 
 
@@ -85,7 +86,7 @@ def migrate() -> None:
     """Create or update the schema."""
     from bichat import wiring
 
-    with embedded.attached_or_owned(config.load()) as settings:
+    with embedded.attached_or_owned(config.load(), "database_url") as settings:
         for name in wiring.migrate(settings):
             click.echo(name)
 
@@ -121,10 +122,9 @@ def chat(message: str | None, url: str | None, token: str | None) -> None:
 
     settings = config.load()
     if not url:
-        found = embedded.announced(settings)
-        if not found or not found.api_url:
+        url = embedded.api_url(settings)
+        if not url:
             raise NobodyServes
-        url = found.api_url
         token = token or _token(embedded.with_secrets(settings), LOCAL_TENANT, LOCAL_USER, ("user",), _DAY)
     if not token:
         raise NobodyServes
@@ -155,18 +155,20 @@ def _can_check_tokens(settings: Config) -> Config:
 
 
 def _welcome(settings: Config, url: str) -> None:
-    click.echo(
-        f"bichat answers at {url} - try it at {url}/schema, in another terminal with `bichat chat`, or:"
-    )
+    click.echo(f"bichat answers at {url}: try {url}/schema, `bichat chat`, or")
     if settings.bichat_jwt_secret:
         made = _token(settings, LOCAL_TENANT, LOCAL_USER, ("user",), _DAY)
-        click.echo(
-            f"\n  TOKEN={made}\n"
-            f"  curl -sSN {url}/v1/dialogues -H \"Authorization: Bearer $TOKEN\" -H 'Accept: text/event-stream'"
-            " -H 'Content-Type: application/json' -d '{\"message\": \"What is the capital of France?\"}'\n"
-        )
+        click.echo(_TRY.format(token=made, url=url))
     if settings.brings_model:
         click.echo(
-            "There is no model to answer: set OPENAI_API_KEY, or OPENAI_BASE_URL, and start again.", err=True
+            "There is no model to answer: start again with OPENAI_API_KEY or OPENAI_BASE_URL.", err=True
         )
     click.echo("Ctrl-C stops it.")
+
+
+_TRY = """
+  TOKEN={token}
+  curl -sSN {url}/v1/dialogues -H "Authorization: Bearer $TOKEN" \\
+    -H 'Accept: text/event-stream' -H 'Content-Type: application/json' \\
+    -d '{{"message": "What is the capital of France?"}}'
+"""

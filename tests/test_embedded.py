@@ -19,11 +19,13 @@ import psycopg
 import pytest
 
 from bichat.config import Config
-from bichat.embedded import announced, attached_or_owned, owned, with_secrets
+from bichat.embedded import attached_or_owned, owned, with_secrets
+from bichat.embedded.directory import announced
 from bichat.embedded.smollm import weights
 from bichat.errors import DataDirectoryTaken, PartFailed, WrongSetting
 
 NO_MODEL = "http://127.0.0.1:9/v1"
+STORES = ("database_url", "redis_url")
 OWNER = """
 import sys, time
 from pathlib import Path
@@ -51,7 +53,7 @@ def owner(directory: Path, model: str = NO_MODEL) -> Iterator[tuple[subprocess.P
             yield process, url, [int(pid) for pid in pids]
         finally:
             process.kill()
-            if left := announced(Config(bichat_data_dir=directory)):
+            if left := announced(directory):
                 shutil.rmtree(left.runtime, ignore_errors=True)
 
 
@@ -102,17 +104,17 @@ def test_a_second_owner_is_refused_and_others_attach(config: Config) -> None:
         with pytest.raises(DataDirectoryTaken) as refusal, owned(config):
             pass
         assert f"in use by process {process.pid}" in str(refusal.value)
-        with attached_or_owned(config) as attached:
+        with attached_or_owned(config, *STORES) as attached:
             assert attached.database_url == url
             note(url, "seen by both")
         assert notes(url) == ["seen by both"]  # leaving does not stop what is not ours
-    with attached_or_owned(config) as alone:  # nobody owns it now: servers of our own
+    with attached_or_owned(config, *STORES) as alone:  # nobody owns it now: servers of our own
         assert alone.database_url != url
 
 
 def test_servers_given_by_url_need_no_data_directory(tmp_path: Path) -> None:
     given = Config(database_url="postgresql://x/y", redis_url="redis://x", bichat_data_dir=tmp_path / "data")
-    with attached_or_owned(given) as config:
+    with attached_or_owned(given, *STORES) as config:
         assert config is given
     assert not given.bichat_data_dir.exists()
 
@@ -126,12 +128,13 @@ def test_a_long_path_with_odd_characters_and_a_half_made_cluster(tmp_path: Path)
         assert len(f"{servers.config.redis_url}") < 100
 
 
-def test_a_stale_pid_file_does_not_harm_whom_it_names(config: Config) -> None:
+def test_a_stale_pid_file_does_not_harm_whom_it_names_nor_who_is_there(config: Config) -> None:
     with owned(config):
         pass
-    stranger = subprocess.Popen(["sleep", "60"])
+    home = config.bichat_data_dir / "postgres"
+    stranger = subprocess.Popen(["sleep", "60"], cwd=home)
     try:
-        pid_file = config.bichat_data_dir / "postgres" / "postmaster.pid"
+        pid_file = home / "postmaster.pid"
         pid_file.write_text(f"{stranger.pid}\n/somewhere\n0\n5432\n/tmp\n\n\n")
         with owned(config) as servers:
             assert servers.parts[0].exit_status is None

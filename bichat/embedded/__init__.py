@@ -2,6 +2,6 @@
 
 from bichat.embedded.part import Part
 from bichat.embedded.secrets import with_secrets
-from bichat.embedded.servers import Servers, announced, attached_or_owned, owned
+from bichat.embedded.servers import Servers, api_url, attached_or_owned, owned
 
-__all__ = ["Part", "Servers", "announced", "attached_or_owned", "owned", "with_secrets"]
+__all__ = ["Part", "Servers", "api_url", "attached_or_owned", "owned", "with_secrets"]

@@ -31,10 +31,15 @@ class Account(NamedTuple):
         return self.uid is None or all(parent.stat().st_mode & 0o001 for parent in path.parents)
 
 
-def account_for_servers() -> Account:
-    """We ourselves, or as root `postgres`, else `nobody`; raises `PartFailed` where there is neither."""
+def account_for_servers(home: Path) -> Account:
+    """We ourselves; as root whose `home` is already, else `postgres`, else `nobody`.
+
+    Raises `PartFailed` where there is nobody to be.
+    """
     if os.geteuid() != 0:
         return Account()
+    if home.exists() and (who := home.stat()).st_uid != 0:
+        return Account(who.st_uid, who.st_gid)
     known = {entry.pw_name: Account(entry.pw_uid, entry.pw_gid) for entry in pwd.getpwall()}
     for name in ("postgres", "nobody"):
         if name in known:

@@ -140,29 +140,3 @@ def die_with_parent(with_signal: signal.Signals) -> Callable[[], None]:
             os._exit(1)
 
     return ask_the_kernel
-
-
-def wait_for_leftovers(directory: Path, patience: float = 10.0) -> None:
-    """Wait until no process lives in `directory`, then kill what still does.
-
-    After a kill -9 of everything above them, servers need a moment to go. Who they are is seen by
-    where they live, never by a number in a file: that number may long belong to someone else.
-    """
-    deadline = time.monotonic() + patience
-    while found := _residents(directory):
-        if time.monotonic() > deadline:
-            for pid in found:
-                os.kill(pid, signal.SIGKILL)
-            deadline = time.monotonic() + patience
-        time.sleep(0.02)
-
-
-def _residents(directory: Path) -> list[int]:
-    home, found = directory.resolve(), []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if (entry / "cwd").readlink() == home and b"\x00" in (entry / "cmdline").read_bytes():
-                found.append(int(entry.name))
-        except OSError:
-            continue  # gone, or not ours to look at
-    return [pid for pid in found if pid != os.getpid()]

@@ -13,7 +13,8 @@ from urllib.parse import quote
 import psycopg
 
 from bichat.embedded.account import Account
-from bichat.embedded.part import Part, wait_for_leftovers
+from bichat.embedded.leftovers import clear_leftovers
+from bichat.embedded.part import Part
 from bichat.errors import PartFailed
 
 DATABASE = "bichat"
@@ -39,8 +40,9 @@ def postgres(home: Path, runtime: Path, account: Account) -> tuple[Part, str]:
     url = f"postgresql://postgres@/{DATABASE}?host={quote(str(sockets), safe='')}"
 
     def clear() -> None:
-        wait_for_leftovers(home)
-        (home / "postmaster.pid").unlink(missing_ok=True)
+        clear_leftovers(home, "postgres")
+        for stale in (home / "postmaster.pid", *sockets.glob(".s.PGSQL.*")):
+            stale.unlink(missing_ok=True)
 
     def ready() -> bool:
         try:

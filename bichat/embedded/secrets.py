@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from bichat.config import Config
+from bichat.embedded.directory import data_directory, write_private
 from bichat.errors import WrongSetting
 
 
@@ -28,28 +29,6 @@ def with_secrets(config: Config) -> Config:
         bichat_jwt_secret=config.bichat_jwt_secret if signs else kept.jwt_secret,
         bichat_master_key=config.bichat_master_key or kept.master_key,
     )
-
-
-def data_directory(config: Config) -> Path:
-    """The data directory, absolute, made when it is not there; raises `WrongSetting`."""
-    path = config.bichat_data_dir.absolute()
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        reason = f"{path} cannot be used ({error.strerror})"
-        raise WrongSetting(name="BICHAT_DATA_DIR", reason=reason) from None
-    return path
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file that only we can read, whole or not at all."""
-    making = path.with_name(f"{path.name}.{os.getpid()}")
-    making.unlink(missing_ok=True)
-    with open(os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    making.rename(path)
 
 
 def _kept(path: Path) -> _Kept:

@@ -8,7 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from bichat.embedded.account import Account
-from bichat.embedded.part import Part, wait_for_leftovers
+from bichat.embedded.leftovers import clear_leftovers
+from bichat.embedded.part import Part
 from bichat.errors import PartFailed
 
 _SETTINGS = [
@@ -28,7 +29,7 @@ def valkey(home: Path, runtime: Path, account: Account) -> tuple[Part, str]:
 
     argv = [binary, *_SETTINGS, "--unixsocket", path]
     part = Part("Valkey", argv, log=home.with_name("valkey.log"), cwd=home, account=account)
-    part.before, part.ready = lambda: wait_for_leftovers(home), lambda: _answers(path)
+    part.before, part.ready = lambda: clear_leftovers(home, "valkey-server"), lambda: _answers(path)
     return part, f"unix://{path}"
 
 
