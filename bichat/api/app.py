@@ -16,6 +16,7 @@ from bichat import errors
 from bichat.api import dialogues, health, messages, stream, usage
 from bichat.api.auth import Verifier, admit
 from bichat.api.call import Call, Parts
+from bichat.api.conversation import Streams
 from bichat.api.docs import complete, openapi, ui_files
 from bichat.api.parameters import query_names, refuse_unknown
 from bichat.api.problems import PRIVATE, FieldError, fields_of, problem
@@ -61,7 +62,7 @@ def create_app(parts: Parts) -> Litestar:
         [v1, health.router, *ui_files()],
         request_class=Call,
         lifespan=[_open],
-        state=State({"parts": parts, "verifier": Verifier(config), "streams": stream.Streams()}),
+        state=State({"parts": parts, "verifier": Verifier(config), "streams": Streams()}),
         exception_handlers={HTTPException: of_litestar, Exception: of_bichat},
         cors_config=_cors(config),
         openapi_config=openapi(),

@@ -14,7 +14,7 @@ import uvicorn
 from litestar import Litestar
 
 from bichat.api.call import Parts
-from bichat.api.stream import Streams
+from bichat.api.conversation import Streams
 from bichat.errors import PortTaken
 
 GRACE = 8

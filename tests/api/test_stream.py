@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from bichat.api import stream
+from bichat.api import conversation
 from bichat.chat import parsed
 from bichat.config import Config
 from bichat.deltas import Deltas, Said
@@ -184,7 +184,7 @@ def test_without_redis_the_end_of_a_reply_still_arrives(module_database_url: str
 
 
 def test_a_silent_stream_says_that_it_lives(anna: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "BEAT", 0.1)
+    monkeypatch.setattr(conversation, "BEAT", 0.1)
     asked = ask(anna)
     with anna.stream("GET", f"/v1/dialogues/{asked[0]}/stream") as response:
         lines = response.iter_lines()
@@ -192,7 +192,7 @@ def test_a_silent_stream_says_that_it_lives(anna: httpx.Client, monkeypatch: pyt
 
 
 def test_a_stream_lasts_no_longer_than_its_token(anna: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "LOOK", 0.1)
+    monkeypatch.setattr(conversation, "LOOK", 0.1)
     asked = ask(anna)
     headers = {"Authorization": f"Bearer {token(exp=int(time.time()) + 2)}"}
     assert list(events(anna, asked, headers=headers)) == []

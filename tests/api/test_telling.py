@@ -10,7 +10,8 @@ from uuid import UUID
 import immutables
 import pytest
 
-from bichat.api.telling import Mark, Telling
+from bichat.api.sse import Mark
+from bichat.api.telling import Telling
 from bichat.chat import parsed
 from bichat.deltas import Said
 from bichat.errors import Invalid
