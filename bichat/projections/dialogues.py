@@ -55,17 +55,12 @@ def _with_turn(dialogue: Dialogue, event: Event) -> Dialogue:
 
 def _held(build: Build, connection: Connection[Any], events: Sequence[Event]) -> Dialogues:
     held: Dialogues = {}
-    known = known_before(events)
-    if known:
-        with connection.cursor(row_factory=tuple_row) as found:
-            for *header, question, seq, status in found.execute(build.sql("held"), (known,)):
-                dialogue = Dialogue(**dict(zip(_HEADER, header, strict=True)))
-                if question:
-                    turn = Turn(
-                        message_id=question, seq=seq, version=0, at=dialogue.updated_at, status=status
-                    )
-                    dialogue = replace(dialogue, turns=immutables.Map({question: turn}))
-                held[dialogue.id] = dialogue
+    for *header, question, seq, status in sql.find(connection, build.sql("held"), known_before(events)):
+        dialogue = Dialogue(**dict(zip(_HEADER, header, strict=True)))
+        if question:
+            turn = Turn(message_id=question, seq=seq, version=0, at=dialogue.updated_at, status=status)
+            dialogue = replace(dialogue, turns=immutables.Map({question: turn}))
+        held[dialogue.id] = dialogue
     return held
 
 
@@ -94,7 +89,9 @@ def _moved(held: Dialogues, now: Dialogues) -> Iterator[dict[str, Any]]:
             yield {"tenant_id": tenant_id, "user_id": user_id, "state": state, "dialogues": by_state[state]}
 
 
-MODEL = ReadModel(name="dialogues", shape=1, tables=("dialogues", "dialogues_counts"), apply=apply)
+MODEL = ReadModel(
+    name="dialogues", shape=1, tables=("dialogues", "dialogues_counts"), apply=apply, pace=0.005
+)
 
 
 # --- from the tables to who asks -------------------------------------------------------------------

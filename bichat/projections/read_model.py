@@ -35,6 +35,8 @@ class ReadModel(Struct, frozen=True, kw_only=True):
     apply: Callable[[Build, Connection[Any], Sequence[Event]], None]
     """Folds events, which follow those already applied, into the tables of a build; within the caller's
     transaction, for any subset of dialogues."""
+    pace: float = 0.0
+    """Seconds from one batch to the next, at least: what nobody waits for can come in bigger batches."""
 
     @property
     def views(self) -> tuple[str, ...]:

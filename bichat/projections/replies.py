@@ -82,16 +82,16 @@ def touched(now: States, events: Iterable[Event]) -> dict[UUID, Change]:
 
 
 def _held(build: Build, connection: Connection[Any], events: Sequence[Event]) -> States:
-    held: States = {}
-    known = known_before(events)
-    if known:
-        with connection.cursor(row_factory=tuple_row) as found:
-            for dialogue_id, tenant_id, user_id in found.execute(build.sql("held_owners"), (known,)):
-                held[dialogue_id] = DialogueState(lifecycle="active", tenant_id=tenant_id, user_id=user_id)
-            questions = [message_id for _, message_id in asked_before(events)]
-            for dialogue_id, message_id, *how in found.execute(build.sql("held"), (questions,)):
-                unanswered = held[dialogue_id].unanswered.set(message_id, Question(*how))
-                held[dialogue_id] = replace(held[dialogue_id], unanswered=unanswered)
+    held = {
+        dialogue_id: DialogueState(lifecycle="active", tenant_id=tenant_id, user_id=user_id)
+        for dialogue_id, tenant_id, user_id in sql.find(
+            connection, build.sql("held_owners"), known_before(events)
+        )
+    }
+    _, asked = sql.pairs(asked_before(events))
+    for dialogue_id, message_id, *how in sql.find(connection, build.sql("held"), asked):
+        unanswered = held[dialogue_id].unanswered.set(message_id, Question(*how))
+        held[dialogue_id] = replace(held[dialogue_id], unanswered=unanswered)
     return held
 
 

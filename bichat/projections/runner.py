@@ -101,10 +101,11 @@ class Runner:
                 if not isinstance(error, Stale | Unavailable) and not connection.closed:
                     self._stumbled(connection, position, error)
                 raise
+            self._well()
             if events:
                 position = events[-1].position
                 self._applied(events)
-            self._well()
+                self._stopping.wait(self.build.model.pace)
 
     def apply(self, connection: psycopg.Connection[Any], position: int, events: Sequence[Event]) -> None:
         """Folds events in and moves the checkpoint from `position` to the last, all or nothing.

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import msgspec
 from psycopg import Connection
+from psycopg.rows import tuple_row
 
 _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 _NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
@@ -30,6 +31,14 @@ def blocks(file: str) -> dict[str, str]:
 def statement(file: str, block: str) -> bytes:
     """A block that names no read model of its own version."""
     return blocks(file)[block].encode()
+
+
+def find(connection: Connection[Any], query: bytes, *keys: list[Any]) -> list[tuple[Any, ...]]:
+    """The rows that `query` finds for arrays of keys; without keys it is not asked."""
+    if not keys[0]:
+        return []
+    with connection.cursor(row_factory=tuple_row) as cursor:
+        return cursor.execute(query, keys).fetchall()
 
 
 def write(connection: Connection[Any], query: bytes, rows: Iterable[dict[str, Any]]) -> None:

@@ -51,18 +51,14 @@ def fold(held: Dialogues, events: Iterable[Event]) -> Dialogues:
 
 
 def _held(build: Build, connection: Connection[Any], events: Sequence[Event]) -> Dialogues:
-    held: Dialogues = {}
-    known = known_before(events)
-    if not known:
-        return held
-    with connection.cursor(row_factory=tuple_row) as cursor:
-        for header in cursor.execute(build.sql("held_headers"), (known,)):
-            held[header[0]] = _dialogue(header)
-        for dialogue_id, *row in cursor.execute(build.sql("held_turns"), sql.pairs(asked_before(events))):
-            values = dict(zip(_TURN, row, strict=True), usage=msgspec.json.decode(row[-1]))
-            turn = msgspec.convert(values, Turn)
-            dialogue = held[dialogue_id]
-            held[dialogue_id] = replace(dialogue, turns=dialogue.turns.set(turn.message_id, turn))
+    headers = sql.find(connection, build.sql("held_headers"), known_before(events))
+    held = {header[0]: _dialogue(header) for header in headers}
+    asked = sql.pairs(asked_before(events))
+    for dialogue_id, *row in sql.find(connection, build.sql("held_turns"), *asked):
+        values = dict(zip(_TURN, row, strict=True), usage=msgspec.json.decode(row[-1]))
+        turn = msgspec.convert(values, Turn)
+        dialogue = held[dialogue_id]
+        held[dialogue_id] = replace(dialogue, turns=dialogue.turns.set(turn.message_id, turn))
     return held
 
 

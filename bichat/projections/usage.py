@@ -88,11 +88,8 @@ def _call(fact: Fact, model: str) -> tuple[str, Usage] | None:
 
 
 def _held(build: Build, connection: Connection[Any], events: Sequence[Event]) -> Owners:
-    known = known_before(events)
-    if not known:
-        return {}
-    with connection.cursor(row_factory=class_row(Owned)) as found:
-        return {owned.dialogue_id: owned for owned in found.execute(build.sql("held"), (known,))}
+    found = sql.find(connection, build.sql("held"), known_before(events))
+    return {row[0]: Owned(*row) for row in found}
 
 
 def _row(owned: Owned) -> dict[str, Any]:
@@ -108,7 +105,7 @@ def _sums(spent: dict[Key, Spent]) -> Iterator[dict[str, Any]]:
         }  # fmt: skip
 
 
-MODEL = ReadModel(name="usage", shape=1, tables=("usage", "usage_dialogues"), apply=apply)
+MODEL = ReadModel(name="usage", shape=1, tables=("usage", "usage_dialogues"), apply=apply, pace=0.05)
 
 
 # --- from the tables to who asks -------------------------------------------------------------------
