@@ -65,7 +65,7 @@ class Stack:
     def up(self, *, workers: int = 1) -> None:
         """Migrates and starts an API, a projector and workers; returns when they answer."""
         verb = [sys.executable, "-m", "bichat", "migrate"]
-        subprocess.run(verb, env=self._environment, check=True, capture_output=True)
+        subprocess.run(verb, env=self._environment, check=True, stdout=subprocess.DEVNULL)
         self.start("api", "api")
         self.start("projector", "projector")
         for n in range(workers):
@@ -92,18 +92,24 @@ class Stack:
 
 
 @contextmanager
-def echoing_model(chunk_delay_ms: int) -> Iterator[str]:
-    """llmock as a model that says back what it was asked, word by word; gives its URL."""
+def scripted_model(answers: dict[str, str], chunk_delay_ms: int) -> Iterator[str]:
+    """llmock as so many models, each with the one answer that `answers` gives it, word by word; its URL."""
     port = free_port()
     process = subprocess.Popen(
-        [Path(sys.executable).parent / "llmock", "serve", "-p", str(port), "--response-style", "echo",
+        [Path(sys.executable).parent / "llmock", "serve", "-p", str(port),
          "--stream-chunk-delay-ms", str(chunk_delay_ms), "--log-level", "error"],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
         while socket.socket().connect_ex(("127.0.0.1", port)):
             time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}/v1"
+        script = [
+            {"type": "reply", "text": text, "times": None, "match": {"model": name}}
+            for name, text in answers.items()
+        ]
+        url = f"http://127.0.0.1:{port}"
+        httpx.post(f"{url}/_llmock/scenario", json={"behaviors": script}).raise_for_status()
+        yield f"{url}/v1"
     finally:
         process.terminate()
         process.wait()

@@ -14,7 +14,7 @@ from bichat.events.envelope import Event
 TRIES = (4, 2)
 """Attempts that may fail, on the model and on the fallback model."""
 
-SILENT = 5
+SILENT = 10
 """Attempts that may end without a word from their worker, before it is taken for the question's fault."""
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0

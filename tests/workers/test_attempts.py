@@ -8,7 +8,7 @@ import pytest
 
 from bichat.errors import ModelCutOff, ModelError, ModelUnavailable, WorkerLost, WorkerStopped
 from bichat.events.dialogue import MessageAdded, ReplyFailed, ReplyRequeued, ReplyStarted
-from bichat.workers.attempts import LONGEST_WAIT, Tried, expect_worker, next_model, tried, wait
+from bichat.workers.attempts import SILENT, LONGEST_WAIT, Tried, expect_worker, next_model, tried, wait
 from tests.examples import QUESTION, SHOWN, events
 
 MODELS = ("first", "spare")
@@ -64,10 +64,10 @@ def test_a_worker_that_stopped_or_died_is_no_fault_of_the_model() -> None:
     assert next_model(attempts("worker_stopped", "", "worker_stopped", "", "model_silent"), MODELS) == "first"
 
 
-def test_five_silent_attempts_are_enough() -> None:
-    expect_worker(attempts("", "", "", "", "model_cut_off", "worker_stopped"))
-    with pytest.raises(WorkerLost, match="5 attempts"):
-        expect_worker(attempts("", "", "", "", "model_cut_off", ""))
+def test_so_many_silent_attempts_are_enough() -> None:
+    expect_worker(attempts(*[""] * (SILENT - 1), "model_cut_off", "worker_stopped"))
+    with pytest.raises(WorkerLost, match=f"{SILENT} attempts"):
+        expect_worker(attempts(*[""] * (SILENT - 1), "model_cut_off", ""))
 
 
 @pytest.mark.parametrize(
