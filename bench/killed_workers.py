@@ -31,7 +31,7 @@ ENDS = ("reply.completed", "reply.failed", "reply.cancelled")
 
 async def ask(client: httpx.AsyncClient, headers: dict[str, str], number: int) -> dict[str, Any]:
     """Asks one question in a dialogue of its own and follows its stream to the end."""
-    body = {"message": f"How did the sales of region {number} go?", "model": name(number)}
+    body = {"message": f"How did the sales of region {number} go?", "model": model_of(number)}
     told = await client.post("/v1/dialogues", json=body, headers=headers)
     told.raise_for_status()
     accepted: dict[str, Any] = told.json()
@@ -56,7 +56,7 @@ async def ask(client: httpx.AsyncClient, headers: dict[str, str], number: int) -
     return {**accepted, "question": body["message"], "due": answer(number), "streamed": words}
 
 
-def name(number: int) -> str:
+def model_of(number: int) -> str:
     """The model that question `number` names."""
     return f"model-{number:04d}"
 
@@ -131,7 +131,7 @@ def judge(database_url: str, told: list[dict[str, Any]]) -> Counter[str]:
 def main(database_url: str, redis_url: str, dialogues: int, clients: int, every: float) -> None:
     with (
         tempfile.TemporaryDirectory() as logs,
-        scripted_model({name(n): answer(n) for n in range(dialogues)}, chunk_delay_ms=20) as model_url,
+        scripted_model({model_of(n): answer(n) for n in range(dialogues)}, chunk_delay_ms=20) as model_url,
         stack(database_url, redis_url, model_url, Path(logs)) as bichat,
     ):
         bichat.up()

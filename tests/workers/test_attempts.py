@@ -8,7 +8,7 @@ import pytest
 
 from bichat.errors import ModelCutOff, ModelError, ModelUnavailable, WorkerLost, WorkerStopped
 from bichat.events.dialogue import MessageAdded, ReplyFailed, ReplyRequeued, ReplyStarted
-from bichat.workers.attempts import SILENT, LONGEST_WAIT, Tried, expect_worker, next_model, tried, wait
+from bichat.workers.attempts import LONGEST_WAIT, SILENT, Tried, expect_worker, next_model, tried, wait
 from tests.examples import QUESTION, SHOWN, events
 
 MODELS = ("first", "spare")
