@@ -49,16 +49,16 @@ class Tail:
         with self._changed:
             if after > self._end:
                 self._start, self._end, self._events, self._behind = after, after, [], True
-            far_behind = after < self._start
             if after == self._end and self._reading:
                 self._changed.wait(timeout)
-            if not far_behind:
-                if after < self._end or self._reading:
-                    return self._kept(after, limit)
+            mine = after == self._end and not self._reading
+            if mine:
                 self._reading = True
-        if far_behind:
-            return self._log.read(connection, after, limit)
-        return self._read(connection, after, limit, timeout)
+            elif after >= self._start:  # what is kept may have moved on during the wait
+                return self._kept(after, limit)
+        if mine:
+            return self._read(connection, after, limit, timeout)
+        return self._log.read(connection, after, limit)  # far behind the others
 
     def _kept(self, after: int, limit: int) -> list[Event]:
         place = bisect_right(self._events, after, key=lambda event: event.position)

@@ -62,7 +62,11 @@ class Follower(threading.Thread):
             time.sleep(self.pace)
 
 
-def test_all_are_told_everything_in_order_and_it_is_read_once(log: Growing, shared: Tail) -> None:
+@pytest.mark.parametrize("kept", [1, 3, 4000])
+def test_all_are_told_everything_in_order_and_it_is_read_once(
+    log: Growing, shared: Tail, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tail, "KEPT", kept)
     followers = [
         Follower(shared, limit, pace) for limit, pace in ((7, 0), (50, 0.001), (3, 0), (2000, 0.002))
     ]
@@ -75,7 +79,7 @@ def test_all_are_told_everything_in_order_and_it_is_read_once(log: Growing, shar
     for follower in followers:
         follower.join(5)
         assert follower.told == LOG
-    assert log.events == len(LOG)
+    assert log.events == len(LOG) or kept < len(LOG)
 
 
 def test_who_is_far_behind_reads_alone_and_joins_the_others_later(
@@ -122,3 +126,19 @@ def test_a_reader_whose_connection_dies_leaves_the_turn_to_the_next(log: Growing
             shared.next(NO_CONNECTION, 0, 10, 0.05)
     log.broken, log.length = False, 1
     assert shared.next(NO_CONNECTION, 0, 10, 5.0) == LOG[:1]
+
+
+def test_who_waits_while_what_is_kept_moves_on_misses_nothing(
+    log: Growing, shared: Tail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tail, "KEPT", 1)
+    assert shared.next(NO_CONNECTION, 0, 5, 0.01) == []
+    shared._reading = True  # another is at it
+
+    def others_go_ahead(_: float) -> None:
+        log.length, shared._reading = len(LOG), False
+        for place in range(0, 50, 5):
+            shared._keep(LOG[place - 1].position if place else 0, LOG[place : place + 5])
+
+    monkeypatch.setattr(shared._changed, "wait", others_go_ahead)
+    assert shared.next(NO_CONNECTION, 0, 5, 1.0) == LOG[:5]
