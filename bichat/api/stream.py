@@ -37,13 +37,12 @@ async def follow(
     """Server-sent events: what is committed, and the words of a reply as they are written."""
     field, text = ("Last-Event-ID", last_event_id) if last_event_id else ("starting_after", starting_after)
     mark = Mark.read(field, text) if text else Mark()
-    current = await reading.dialogue(request, dialogue_id, mark.version, field)
-    telling = Telling(dialogue_id, mark, only=message_id)
-    first = b""
+    telling, first = Telling(dialogue_id, mark, only=message_id), b""
+    if text or not message_id:
+        current = await reading.dialogue(request, dialogue_id, mark.version, field)
+        first = b"" if message_id else b"".join(telling.begin(current))
     if message_id:
         await _find(request, dialogue_id, message_id)
-    else:
-        first = b"".join(telling.begin(current))
     return _stream(request, telling, first)
 
 
