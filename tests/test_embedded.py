@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import stat
 import subprocess
@@ -20,7 +19,8 @@ import pytest
 
 from bichat.config import Config
 from bichat.embedded import attached_or_owned, owned, with_secrets
-from bichat.embedded.directory import announced
+from bichat.embedded.account import Account
+from bichat.embedded.runtime import Runtime
 from bichat.embedded.smollm import weights
 from bichat.errors import DataDirectoryTaken, PartFailed, WrongSetting
 
@@ -53,8 +53,6 @@ def owner(directory: Path, model: str = NO_MODEL) -> Iterator[tuple[subprocess.P
             yield process, url, [int(pid) for pid in pids]
         finally:
             process.kill()
-            if left := announced(directory):
-                shutil.rmtree(left.runtime, ignore_errors=True)
 
 
 def gone(pid: int) -> bool:
@@ -167,6 +165,19 @@ def test_nothing_is_readable_by_others(config: Config) -> None:
             assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     assert not sockets.exists()
     assert not (config.bichat_data_dir / "servers.json").exists()
+
+
+def test_what_the_killed_left_behind_is_swept_up_and_what_is_held_is_not() -> None:
+    code = "import os; from bichat.embedded.runtime import *; print(Runtime(Account()).path, flush=True); os.kill(0, 9)"
+    argv = [sys.executable, "-c", code]
+    killed = subprocess.run(argv, stdout=subprocess.PIPE, text=True, start_new_session=True, check=False)
+    left, held = Path(killed.stdout.strip()), Runtime(Account())
+    assert left.exists()
+    for path in (left, held.path):
+        os.utime(path, (0, 0))
+    Runtime(Account()).close()
+    assert (left.exists(), held.path.exists()) == (False, True)
+    held.close()
 
 
 def test_secrets_are_made_once_and_kept(config: Config) -> None:

@@ -20,7 +20,6 @@ class Announced(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the owner of a data directory says (`servers.json`, 0600)."""
 
     pid: int
-    runtime: str
     ready: bool = False
     urls: dict[str, str] = {}
     """By the config's field name; only what the owner brought along."""

