@@ -59,20 +59,18 @@ def serve(config: Config, say: Callable[[Config, str], None]) -> None:
     stopping = _Stopping()
     with owned(config) as servers:
         wiring.migrate(servers.config)
-        api, others = (
-            _api(servers.config),
-            [_verb(servers.config, "worker"), _verb(servers.config, "projector")],
-        )
+        api = _api(servers.config)
+        worker, projector = (_verb(servers.config, verb) for verb in ("worker", "projector"))
         try:
-            for part in (*others, api):
+            for part in (worker, projector, api):
                 part.launch()
             api.wait_until_ready(unless=lambda: bool(stopping))
             if not stopping:
                 servers.answers_at(address(config))
                 say(servers.config, address(config))
-            _watch([*servers.parts, *others, api], stopping)
+            _watch([*servers.parts, worker, projector, api], stopping)
         finally:
-            _stop(servers, first=[api, others[0]], then=[others[1]])
+            _stop(servers, first=[api, worker], then=[projector])
 
 
 def address(config: Config) -> str:
