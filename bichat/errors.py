@@ -110,6 +110,14 @@ class ReadsUnavailable(Unavailable):
     """The database cannot be read right now: {reason}"""
 
 
+class LogUnreadable(Unavailable):
+    """This dialogue cannot be read by this version of bichat: {reason}"""
+
+
+class Overloaded(Unavailable):
+    """Too many commands wait already: try again in a moment."""
+
+
 class ReadModelBehind(Unavailable):
     """The read model has not caught up yet: try again in a moment."""
 
@@ -209,6 +217,10 @@ class DatabaseUnsuitable(Unusable):
 
 class DatabaseTooNew(Unusable):
     """The database is at migration {found}, this bichat knows {known}: install the newer bichat."""
+
+
+class ReadModelsMissing(Unusable):
+    """The database has no {names}: run `bichat migrate`."""
 
 
 class DatabaseTooOld(Unusable):

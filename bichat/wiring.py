@@ -87,8 +87,11 @@ def run_projector(config: Config) -> None:
 @contextmanager
 def _log(config: Config) -> Iterator[Ledger]:
     """The log, once it is sure that its schema and its master key are ours."""
+    from bichat.projections import versions
+
     with schema.connect(_url(config)) as connection:
         schema.check(connection)
+        versions.check(connection)
     with schema.connect(_keys_url(config), name="KEYS_DATABASE_URL") as connection:
         schema.check(connection, schema.KEYS)
     with _keys(config) as keys:

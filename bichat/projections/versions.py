@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from psycopg import Connection
+from psycopg.errors import UndefinedTable
 
+from bichat.errors import ReadModelsMissing
 from bichat.projections import dialogues, replies, transcripts, usage
 from bichat.projections.read_model import Build, ReadModel
 from bichat.projections.sql import blocks, statement
@@ -27,6 +29,16 @@ def ensure(connection: Connection[Any]) -> list[Build]:
             create(connection, build)
             serve(connection, build)
     return builds
+
+
+def check(connection: Connection[Any]) -> None:
+    """Raises `ReadModelsMissing` unless every shape of this code has a build that serves."""
+    try:
+        missing = [f"{m.name}_v{m.shape}" for m in MODELS if _serving(connection, m) is None]
+    except UndefinedTable:
+        missing = ["read models"]
+    if missing:
+        raise ReadModelsMissing(names=", ".join(missing))
 
 
 def create(connection: Connection[Any], build: Build) -> None:

@@ -22,6 +22,7 @@ def run(database_url: str, feed: Feed, doorbell: Doorbell, stop: threading.Event
     """
     tail = Tail(feed, doorbell.ear())
     with schema.connect(database_url) as connection:
+        versions.check(connection)
         builds = versions.followed(connection)
     failed: list[BaseException] = []
     runners = [Runner(b, database_url, tail, told(b, doorbell)) for b in builds]

@@ -8,6 +8,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
+from bichat.errors import ReadModelsMissing
 from bichat.events import schema
 from bichat.projections import versions
 from bichat.projections.read_model import Build
@@ -42,6 +43,17 @@ def test_each_shape_gets_one_build_however_often_and_at_once(database_url: str) 
     assert made == BUILDS
     with schema.connect(database_url) as connection:
         assert versions.followed(connection) == BUILDS
+
+
+def test_a_database_without_them_is_said_to_lack_them(database_url: str) -> None:
+    with schema.connect(database_url) as connection:
+        versions.check(connection)
+        connection.execute("delete from bichat.serving where name in ('usage', 'replies')")
+        with pytest.raises(ReadModelsMissing, match="no replies_v1, usage_v1: run `bichat migrate`"):
+            versions.check(connection)
+        connection.execute("drop table bichat.serving")
+        with pytest.raises(ReadModelsMissing, match="no read models"):
+            versions.check(connection)
 
 
 @pytest.mark.parametrize("relation", TABLES + VIEWS)
