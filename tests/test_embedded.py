@@ -168,7 +168,7 @@ def test_nothing_is_readable_by_others(config: Config) -> None:
 
 
 def test_what_the_killed_left_behind_is_swept_up_and_what_is_held_is_not() -> None:
-    code = "import os; from bichat.embedded.runtime import *; print(Runtime(Account()).path, flush=True); os.kill(0, 9)"
+    code = "from bichat.embedded.runtime import *; print(Runtime(Account()).path, flush=True); os.kill(0, 9)"
     argv = [sys.executable, "-c", code]
     killed = subprocess.run(argv, stdout=subprocess.PIPE, text=True, start_new_session=True, check=False)
     left, held = Path(killed.stdout.strip()), Runtime(Account())
