@@ -9,8 +9,9 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from bichat.commands.dialogue import NewMessage, StartDialogue, StartReply
+from bichat.commands.dialogue import NewMessage, StartDialogue
 from bichat.commands.execute import Executor
+from bichat.commands.reply import StartReply
 from bichat.events.dialogue import (
     AnswerTo,
     Asked,
@@ -21,6 +22,7 @@ from bichat.events.dialogue import (
     DialogueStarted,
     DialogueUnarchived,
     MessageAdded,
+    ReplyAccounted,
     ReplyCancelled,
     ReplyCancelRequested,
     ReplyFailed,
@@ -74,6 +76,8 @@ FACTS: dict[str, Fact] = {
     ),
     "cancel requested": ReplyCancelRequested(message_id=QUESTION),
     "cancelled": ReplyCancelled(message_id=QUESTION, attempt=1, partial="A", usage=USAGE),
+    "cancelled while it ran": ReplyCancelled(message_id=QUESTION, attempt=1, account_due=True),
+    "accounted": ReplyAccounted(message_id=QUESTION, attempt=1, partial="A", usage=USAGE),
     "requeued": ReplyRequeued(message_id=QUESTION),
 }  # fmt: skip
 """One of each kind, and of each form worth pinning."""

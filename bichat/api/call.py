@@ -15,7 +15,7 @@ from uuid_utils.compat import uuid7
 from bichat.api.auth import Caller
 from bichat.api.problems import refused
 from bichat.commands.batch import Once, Outcome
-from bichat.commands.dialogue import Command
+from bichat.commands.command import Command
 from bichat.commands.execute import Executor
 from bichat.config import Config
 from bichat.deltas import Deltas

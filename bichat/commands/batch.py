@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hmac
 from concurrent.futures import Future
+from contextlib import suppress
 from datetime import datetime
 from uuid import UUID
 
 import msgspec
 from msgspec import Struct
 
-from bichat.commands.dialogue import Command, StartDialogue, decide
-from bichat.errors import KeyReused, PreconditionFailed, VersionRace
+from bichat.commands.command import Command
+from bichat.commands.decide import decide
+from bichat.commands.dialogue import StartDialogue
+from bichat.errors import KeyReused, LogUnavailable, LogUnreadable, PreconditionFailed, VersionRace
 from bichat.events.codec import Draft, StoredRow
 from bichat.events.envelope import Fact, Metadata
 from bichat.events.ledger import Ledger, Stream
@@ -51,6 +54,11 @@ class Job(Struct, eq=False):
     future: Future[Outcome]
     tries: int = 0
 
+    @property
+    def size(self) -> int:
+        """About how many bytes it will append."""
+        return sum(len(message.content) for message in getattr(self.command, "messages", ()))
+
     def key(self) -> tuple[UUID, str, str] | None:
         """What its receipt is found by."""
         return (self.by.tenant_id, self.by.actor.id, self.once.key) if self.once else None
@@ -80,8 +88,8 @@ class Batch:
         """Brings the streams of `jobs` up to date in one round trip; raises `LogUnavailable`."""
         self._ledger, self._now = ledger, now
         keys = list({key for job in jobs if (key := job.key())})
-        self._streams, receipts = ledger.refresh(held, keys)
-        self._receipts = {keys[index]: receipt for index, receipt in receipts.items()}
+        self._known = ledger.refresh(held, keys)
+        self._prepare_keys(jobs)
         self._keys_taken: set[tuple[UUID, str, str]] = set()
         self._pending: dict[UUID, _Pending] = {}
         self.again: list[Job] = []
@@ -96,10 +104,13 @@ class Batch:
         if key in self._keys_taken:
             self.again.append(job)
             return
+        if stream_id in self._known.unreadable:
+            job.fail(LogUnreadable(reason=self._known.unreadable[stream_id]))
+            return
         pending = self._pending.get(stream_id)
-        stream = pending.after if pending else self._streams[stream_id]
+        stream = pending.after if pending else self._known.streams[stream_id]
         try:
-            if key and (receipt := self._receipts.get(key)):
+            if key and (receipt := self._known.receipts.get(key)):
                 job.future.set_result(self._replay(job, receipt))
                 return
             facts = decide(stream.state, job.command, job.by)
@@ -130,7 +141,7 @@ class Batch:
             for stream_id, p in settled.items()
         ]
         won = self._ledger.append(groups) if groups else {}
-        committed = dict(self._streams)
+        committed = dict(self._known.streams)
         for index, (stream_id, pending) in enumerate(settled.items()):
             if index in won:
                 committed[stream_id] = _placed(pending.after, won[index])
@@ -188,8 +199,23 @@ class Batch:
 
     def _sealing_key(self, stream: Stream, job: Job) -> PersonKey:
         """The key of the dialogue's owner: what is said in it is theirs, whoever says it."""
-        owner = job.command.user_id if isinstance(job.command, StartDialogue) else stream.state.user_id
-        return self._ledger.keys.person(job.by.tenant_id, owner)
+        return self._key(job.by.tenant_id, _owner(stream, job))
+
+    def _prepare_keys(self, jobs: list[Job]) -> None:
+        """Has the keys of everybody concerned at hand: nobody waits for a key in the middle of a batch."""
+        persons = {(job.by.tenant_id, job.by.actor.id) for job in jobs if job.once}
+        for job in jobs:
+            stream = self._known.streams.get(job.command.dialogue_id, Stream())
+            if owner := _owner(stream, job):
+                persons.add((job.by.tenant_id, owner))
+        with suppress(LogUnavailable):  # then only those whose key is not held have to be refused
+            self._ledger.keys.prepare(persons)
+
+    def _key(self, tenant_id: UUID, user_id: str) -> PersonKey:
+        key = self._ledger.keys.held((tenant_id, user_id))
+        if key is None:
+            raise LogUnavailable(reason="the data keys cannot be reached")
+        return key
 
     def _receipt(self, job: Job, outcome: Outcome) -> Receipt | None:
         if job.once is None:
@@ -201,7 +227,7 @@ class Batch:
             job.by.tenant_id,
             job.by.actor.id,
             job.once.key,
-            self._fingerprint(job, self._ledger.keys.person(job.by.tenant_id, job.by.actor.id)),
+            self._fingerprint(job, self._key(job.by.tenant_id, job.by.actor.id)),
             job.by.command_id,
             msgspec.json.encode(answer).decode(),
             outcome.position,
@@ -239,6 +265,13 @@ def _placed(stream: Stream, positions: list[int]) -> Stream:
     if not positions:
         return stream
     return msgspec.structs.replace(stream, head=msgspec.structs.replace(stream.head, position=positions[-1]))
+
+
+def _owner(stream: Stream, job: Job) -> str:
+    """Whose the dialogue is, or will be; empty when there is none."""
+    if isinstance(job.command, StartDialogue):
+        return job.command.user_id
+    return stream.state.user_id if stream.state.tenant_id == job.by.tenant_id else ""
 
 
 def _asked(command: Command) -> UUID | None:

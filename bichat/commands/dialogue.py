@@ -1,4 +1,4 @@
-"""Commands on a dialogue and what is decided on them: pure functions of state and command."""
+"""What people ask of a dialogue, and what is decided on it: pure functions of state and command."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ from uuid import UUID
 
 from msgspec import Struct
 
+from bichat.commands.command import Command, Facts
 from bichat.errors import (
     IsArchived,
     IsDeleted,
     NotFound,
     NotRetryable,
-    ReplyBusy,
-    ReplyNotDue,
-    StaleAttempt,
 )
 from bichat.events.dialogue import (
-    AnswerTo,
     Asked,
     DialogueArchived,
     DialogueDeleted,
@@ -29,22 +26,9 @@ from bichat.events.dialogue import (
     Question,
     ReplyCancelled,
     ReplyCancelRequested,
-    ReplyFailed,
     ReplyRequeued,
-    ReplyStarted,
     Role,
-    Shown,
-    Usage,
 )
-from bichat.events.envelope import Fact, Metadata
-
-Facts = list[Fact]
-
-
-class Command(Struct, frozen=True, kw_only=True):
-    """Something asked of one dialogue; ids are minted by whoever sends it."""
-
-    dialogue_id: UUID
 
 
 class NewMessage(Struct, frozen=True, kw_only=True):
@@ -105,68 +89,11 @@ class RetryReply(Command, frozen=True, kw_only=True):
     message_id: UUID
 
 
-class WorkerCommand(Command, frozen=True, kw_only=True):
-    """What a worker records on one attempt at a question."""
-
-    message_id: UUID
-    attempt: int
+# --- decisions ------------------------------------------------------------------------------------
 
 
-class StartReply(WorkerCommand, frozen=True, kw_only=True):
-    """Claims the next attempt, before the model is called."""
-
-    model: str
-    max_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    shown: Shown
-    request_digest: str
-
-
-class CompleteReply(WorkerCommand, frozen=True, kw_only=True):
-    """Appends the answer."""
-
-    answer_id: UUID
-    content: str
-    model: str
-    finish_reason: str
-    usage: Usage
-
-
-class FailReply(WorkerCommand, frozen=True, kw_only=True):
-    """Ends an attempt without an answer; unless `final` the question waits for the next."""
-
-    code: str
-    detail: str
-    partial: str
-    usage: Usage
-    final: bool
-
-
-class EndCancelledReply(WorkerCommand, frozen=True, kw_only=True):
-    """Says that a reply has stopped because a person wanted it to."""
-
-    partial: str
-    usage: Usage
-
-
-def decide(state: DialogueState, command: Command, by: Metadata) -> Facts:
-    """The facts that `command` makes of `state`; none when it changes nothing.
-
-    Raises a `Refused` kind. A person only ever reaches dialogues of their own: another's, another
-    tenant's and none at all are the same `NotFound`.
-    """
-    if isinstance(command, StartDialogue):
-        return _start(state, command)
-    foreign = state.lifecycle == "none" or state.tenant_id != by.tenant_id
-    if foreign or (by.actor.kind == "user" and state.user_id != by.actor.id):
-        raise NotFound(what="dialogue")
-    if isinstance(command, WorkerCommand):
-        return _reply(state, command)
-    return _change(state, command)
-
-
-def _start(state: DialogueState, command: StartDialogue) -> Facts:
+def start(state: DialogueState, command: StartDialogue) -> Facts:
+    """What opens a dialogue; an id is used once."""
     if state.lifecycle != "none":
         raise NotFound(what="dialogue")  # ids are ours and new: an old one is nobody's business
     return [DialogueStarted(user_id=command.user_id, label=command.label), *map(_message, command.messages)]
@@ -182,10 +109,8 @@ def _message(message: NewMessage) -> MessageAdded:
     )
 
 
-# --- what people ask for --------------------------------------------------------------------------
-
-
-def _change(state: DialogueState, command: Command) -> Facts:  # noqa: PLR0911 - one arm per command
+def change(state: DialogueState, command: Command) -> Facts:  # noqa: PLR0911 - one arm per command
+    """What a person\'s command makes of a dialogue that is theirs."""
     match command:
         case RestoreDialogue():
             return [DialogueRestored()] if state.lifecycle == "deleted" else []
@@ -213,7 +138,9 @@ def _change(state: DialogueState, command: Command) -> Facts:  # noqa: PLR0911 -
 
 def _delete(state: DialogueState) -> Facts:
     ended: Facts = [
-        ReplyCancelled(message_id=asked, attempt=question.attempt if question.status == "running" else 0)
+        ReplyCancelled(message_id=asked, attempt=question.attempt, account_due=True)
+        if question.status == "running"
+        else ReplyCancelled(message_id=asked, attempt=0)
         for asked, question in sorted(state.unanswered.items(), key=lambda item: item[1].version)
         if question.status in ("waiting", "running")
     ]
@@ -233,86 +160,3 @@ def _retry(asked: UUID, question: Question | None) -> Facts:
         raise NotRetryable(status="answered, or not a question of this dialogue")
     # One that waits or runs already is what was asked for.
     return [ReplyRequeued(message_id=asked)] if question.status in ("failed", "cancelled") else []
-
-
-# --- what workers record --------------------------------------------------------------------------
-
-
-def _reply(state: DialogueState, command: WorkerCommand) -> Facts:
-    question = state.unanswered.get(command.message_id)
-    if question is None:
-        raise ReplyNotDue(status="answered")
-    if isinstance(command, StartReply):
-        return [_started(state, question, command)]
-    if question.attempt != command.attempt or question.status != "running":
-        return _late(question, command)
-    match command:
-        case CompleteReply():
-            return [_answer(command)]
-        case FailReply(final=False) if question.cancel_requested:
-            # There is no next attempt: the person does not want one.
-            return [_cancelled(command)]
-        case FailReply():
-            return [
-                ReplyFailed(
-                    message_id=command.message_id,
-                    attempt=command.attempt,
-                    code=command.code,
-                    detail=command.detail,
-                    partial=command.partial,
-                    usage=command.usage,
-                    final=command.final,
-                )
-            ]
-        case EndCancelledReply():
-            return [_cancelled(command)]
-    raise TypeError(type(command).__name__)
-
-
-def _started(state: DialogueState, question: Question, command: StartReply) -> ReplyStarted:
-    if question.status not in ("waiting", "running") or question.cancel_requested:
-        raise ReplyNotDue(status="to be cancelled" if question.cancel_requested else question.status)
-    if state.running not in (None, command.message_id):
-        raise ReplyBusy()
-    if command.attempt != question.attempt + 1:
-        raise StaleAttempt(attempt=command.attempt)
-    return ReplyStarted(
-        message_id=command.message_id,
-        attempt=command.attempt,
-        model=command.model,
-        max_tokens=command.max_tokens,
-        temperature=command.temperature,
-        top_p=command.top_p,
-        shown=command.shown,
-        request_digest=command.request_digest,
-    )
-
-
-def _answer(command: CompleteReply) -> MessageAdded:
-    return MessageAdded(
-        message_id=command.answer_id,
-        role="assistant",
-        content=command.content,
-        answers=AnswerTo(
-            message_id=command.message_id,
-            attempt=command.attempt,
-            model=command.model,
-            finish_reason=command.finish_reason,
-            usage=command.usage,
-        ),
-    )
-
-
-def _cancelled(command: FailReply | EndCancelledReply) -> ReplyCancelled:
-    return ReplyCancelled(
-        message_id=command.message_id,
-        attempt=command.attempt,
-        partial=command.partial,
-        usage=command.usage,
-    )
-
-
-def _late(question: Question, command: WorkerCommand) -> Facts:
-    if isinstance(command, EndCancelledReply) and question.status == "cancelled":
-        return []
-    raise StaleAttempt(attempt=command.attempt)

@@ -14,16 +14,18 @@ from uuid import UUID
 from eventsourcing.application import LRUCache
 
 from bichat.commands.batch import Batch, Job, Once, Outcome
-from bichat.commands.dialogue import Command
-from bichat.errors import LogRejected, LogUnavailable, Stopping
+from bichat.commands.command import Command
+from bichat.errors import LogRejected, LogUnavailable, Overloaded, Stopping
 from bichat.events.envelope import Metadata
 from bichat.events.ledger import Ledger, Stream
 
 __all__ = ["Executor", "Once", "Outcome"]
 
-_BATCH = 256
+_BATCH, _BATCH_BYTES = 256, 16_000_000
+_LONGEST_QUEUE = 10_000
+"""Commands that may wait: more only wait for their own refusal."""
 _HELD = 20_000
-"""Deciding states kept in memory, each under 1 KB."""
+"""Deciding states kept in memory, each about 1 KB and 0.1 KB for each open question."""
 
 log = logging.getLogger(__name__)
 
@@ -62,11 +64,14 @@ class Executor:
     ) -> Outcome:
         """Executes one command, exactly once per `once.key`.
 
-        Raises a `Refused` kind when the decision says no, `LogUnavailable` when it is not known whether
-        the command was done: the same command with the same key tells.
+        Raises a `Refused` kind when the decision says no, `Overloaded` when too many wait already,
+        `LogUnavailable` when it is not known whether the command was done: the same command with the
+        same key tells.
         """
         if self._closing:
             raise Stopping()
+        if self._queue.qsize() >= _LONGEST_QUEUE:
+            raise Overloaded()
         job = Job(command, by, once, if_match, Future())
         self._queue.put(job)
         return await asyncio.wrap_future(job.future)
@@ -89,7 +94,8 @@ class Executor:
     def _gather(self, *, block: bool) -> tuple[list[Job], bool]:
         """What has come in by now, at most a batch; and whether more may come."""
         jobs: list[Job] = []
-        while len(jobs) < _BATCH:
+        size = 0
+        while len(jobs) < _BATCH and size < _BATCH_BYTES:
             try:
                 job = self._queue.get(block=block and not jobs)
             except queue.Empty:
@@ -98,6 +104,7 @@ class Executor:
                 return jobs, False
             if job.future.set_running_or_notify_cancel():
                 jobs.append(job)
+                size += job.size
             elif not jobs:
                 break  # its caller went away; look for work that must be done anew
         return jobs, True

@@ -158,6 +158,18 @@ class ReplyCancelled(Fact, frozen=True, kw_only=True, omit_defaults=True):
     attempt: int
     partial: Private = ""
     usage: Usage = Usage()
+    account_due: bool = False
+    """Ended while it ran: its worker has still to say what it had said and cost."""
+
+
+@fact()
+class ReplyAccounted(Fact, frozen=True, kw_only=True, omit_defaults=True):
+    """What a reply had said and cost when its dialogue was deleted under it."""
+
+    message_id: UUID
+    attempt: int
+    partial: Private = ""
+    usage: Usage = Usage()
 
 
 @fact()
@@ -173,7 +185,7 @@ Lifecycle = Literal["none", "active", "archived", "deleted"]
 QuestionStatus = Literal["waiting", "running", "answered", "failed", "cancelled"]
 
 
-class Question(Struct, frozen=True):
+class Question(Struct, frozen=True, array_like=True):
     """A question without an answer."""
 
     version: int
@@ -184,6 +196,7 @@ class Question(Struct, frozen=True):
     tries: int = 0
     """Attempts since it was asked or requeued."""
     cancel_requested: bool = False
+    account_due: bool = False
 
 
 class DialogueState(Struct, frozen=True, kw_only=True):
@@ -222,10 +235,13 @@ def evolve(state: DialogueState, event: Event) -> DialogueState:  # noqa: PLR091
         case ReplyCancelRequested(message_id=asked):
             wanted = replace(state.unanswered[asked], cancel_requested=True)
             return replace(state, unanswered=state.unanswered.set(asked, wanted))
-        case ReplyCancelled(message_id=asked):
-            return _ended(state, asked, "cancelled")
+        case ReplyCancelled(message_id=asked, account_due=due):
+            return _ended(state, asked, "cancelled", account_due=due)
+        case ReplyAccounted(message_id=asked):
+            told = replace(state.unanswered[asked], account_due=False)
+            return replace(state, unanswered=state.unanswered.set(asked, told))
         case ReplyRequeued(message_id=asked):
-            again = replace(state.unanswered[asked], status="waiting", tries=0)
+            again = replace(state.unanswered[asked], status="waiting", tries=0, account_due=False)
             return replace(state, unanswered=state.unanswered.set(asked, again))
     return state
 
@@ -240,10 +256,13 @@ def _said(state: DialogueState, said: MessageAdded, version: int) -> DialogueSta
     return replace(state, message_count=state.message_count + 1, unanswered=unanswered, running=running)
 
 
-def _ended(state: DialogueState, asked: UUID, status: QuestionStatus) -> DialogueState:
+def _ended(
+    state: DialogueState, asked: UUID, status: QuestionStatus, *, account_due: bool = False
+) -> DialogueState:
     ended = replace(
         state.unanswered[asked],
         status=status,
+        account_due=account_due,
         # A wish to cancel outlives an attempt that failed on the way, not the reply's end.
         cancel_requested=status == "waiting" and state.unanswered[asked].cancel_requested,
     )

@@ -12,10 +12,17 @@ from bichat.events.envelope import Event
 from bichat.events.keys import KeyStore
 from bichat.events.recorder import COLUMNS, stored_row
 
-_AFTER = (
-    f"select {COLUMNS} from bichat.stored_events where notification_id > %b"  # noqa: S608 - columns of ours
-    " order by notification_id limit %b"
-)
+_BYTES = 16_000_000
+"""Stored bytes in one read, but for its last event: memory is bounded whatever people write."""
+
+_AFTER = f"""
+select {COLUMNS} from (
+    select *, sum(octet_length(state)) over (order by notification_id) - octet_length(state) as before
+    from (select * from bichat.stored_events where notification_id > %b
+          order by notification_id limit %b) some
+) counted
+where before < {_BYTES} order by notification_id
+"""  # noqa: S608 - columns and a number of ours
 
 
 class Feed:
@@ -26,7 +33,7 @@ class Feed:
         self._mapper = EventMapper(keys.by_id)
 
     def read(self, connection: psycopg.Connection[Any], after: int, limit: int = 2000) -> list[Event]:
-        """The next events after a position, at most `limit`, text opened.
+        """The next events after a position, at most `limit` and 16 MB, text opened; none only at the end.
 
         Raises `EventTooNew` or `EventUnreadable` for an event that this code cannot read.
         """
@@ -35,8 +42,3 @@ class Feed:
         rows = [stored_row(columns) for columns in found]
         self._keys.prepare_ids(key_id for row in rows for key_id in key_ids(row))
         return [self._mapper.to_domain_event(row) for row in rows]
-
-    def head(self, connection: psycopg.Connection[Any]) -> int:
-        """The position of the newest event, 0 when there is none."""
-        row = connection.execute("select bichat.head()").fetchone()
-        return int(row[0]) if row else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import psycopg
@@ -20,6 +20,8 @@ from bichat.events.seal import PersonKey, derive
 Person = tuple[UUID, str]
 """Tenant and user."""
 
+T = TypeVar("T")
+
 _HELD = 10_000
 _NONCE = 12
 
@@ -33,6 +35,7 @@ class KeyStore:
         self._master = derive(master_key, b"bichat.master.1").hex()[:32]
         self._by_person: LRUCache[Person, PersonKey] = LRUCache(_HELD)
         self._by_id: LRUCache[UUID, PersonKey] = LRUCache(_HELD)
+        self._gone: LRUCache[UUID, bool] = LRUCache(_HELD)
         self._pool = ConnectionPool(
             database_url, min_size=0, max_size=4, open=False, timeout=5,
             kwargs={"autocommit": True, "application_name": "bichat keys", "connect_timeout": 5},
@@ -57,14 +60,18 @@ class KeyStore:
     def person(self, tenant_id: UUID, user_id: str) -> PersonKey:
         """The key that seals this person's text now; made on first use."""
         person = (tenant_id, user_id)
-        if held := _held(self._by_person, person):
+        if held := self.held(person):
             return held
         self.prepare([person])
         return self._by_person.get(person)
 
+    def held(self, person: Person) -> PersonKey | None:
+        """The same, if `prepare` has brought it: never waits."""
+        return _held(self._by_person, person)
+
     def prepare(self, persons: Iterable[Person]) -> None:
         """Makes sure that each person has a key and that it is held, in as few round trips as possible."""
-        missing = [person for person in set(persons) if not _held(self._by_person, person)]
+        missing = [person for person in set(persons) if not self.held(person)]
         if not missing:
             return
         with self._connection() as connection:
@@ -84,8 +91,8 @@ class KeyStore:
         return _held(self._by_id, key_id)
 
     def prepare_ids(self, key_ids: Iterable[UUID]) -> None:
-        """Fetches the keys that are not held, in one round trip."""
-        missing = [key_id for key_id in set(key_ids) if not _held(self._by_id, key_id)]
+        """Fetches the keys that are not held, in one round trip; remembers those that are destroyed."""
+        missing = [i for i in set(key_ids) if not _held(self._by_id, i) and not _held(self._gone, i)]
         if not missing:
             return
         with self._connection() as connection:
@@ -96,6 +103,8 @@ class KeyStore:
             ).fetchall()
         for key_id, tenant_id, user_id, wrapped in rows:
             self._by_id.put(key_id, self._unwrap(key_id, (tenant_id, user_id), wrapped))
+        for key_id in set(missing) - {row[0] for row in rows}:
+            self._gone.put(key_id, True)
 
     def close(self) -> None:
         """Closes the connections."""
@@ -152,7 +161,7 @@ def _place(key_id: UUID, person: Person) -> bytes:
     return b"bichat.key.1" + key_id.bytes + person[0].bytes + person[1].encode()
 
 
-def _held(cache: LRUCache[Any, PersonKey], key: object) -> PersonKey | None:
+def _held(cache: LRUCache[Any, T], key: object) -> T | None:
     try:
         return cache.get(key)
     except KeyError:

@@ -22,7 +22,7 @@ from bichat.events.codec import EventMapper, StoredRow, key_ids
 from bichat.events.dialogue import FOLD_VERSION, NOTHING, DialogueState, evolve, freeze, thaw
 from bichat.events.envelope import Event
 from bichat.events.keys import KeyStore
-from bichat.events.recorder import Group, Head, LogFactory, LogRecorder, Receipt
+from bichat.events.recorder import Found, Group, Head, LogFactory, LogRecorder, Receipt
 
 T = TypeVar("T")
 
@@ -51,6 +51,14 @@ class Stream(Struct, frozen=True):
     def snapshot_due(self) -> bool:
         """Whether a snapshot saves the next reader enough work."""
         return self.head.version - self.snapshot >= SNAPSHOT_EVERY + len(self.state.unanswered) // 10
+
+
+class Known(Struct, frozen=True):
+    """What a refresh found."""
+
+    streams: dict[UUID, Stream]
+    unreadable: dict[UUID, Exception]
+    receipts: dict[tuple[UUID, str, str], Receipt]
 
 
 class Ledger(Application[UUID]):
@@ -93,31 +101,42 @@ class Ledger(Application[UUID]):
         assert isinstance(self.mapper, EventMapper)  # noqa: S101 - for the type checker
         return self.mapper.to_domain_event(row, blind=blind)
 
-    def refresh(
-        self, held: dict[UUID, Stream | None], keys: Sequence[tuple[UUID, str, str]]
-    ) -> tuple[dict[UUID, Stream], dict[int, Receipt]]:
+    def refresh(self, held: dict[UUID, Stream | None], keys: Sequence[tuple[UUID, str, str]]) -> Known:
         """Brings streams up to date (`None`: not held) and finds receipts, in one round trip.
 
-        Receipts come by index into `keys`, (tenant, user, key).
+        `keys` are (tenant, user, key). A stream that cannot be read is in `unreadable`, and harms no other.
         """
         ids = list(held)
         asked = [(i, stream.head.version if stream else -1) for i, stream in held.items()]
-        streams = {i: stream or Stream() for i, stream in held.items()}
-        receipts: dict[int, Receipt] = {}
+        known = Known({i: stream or Stream() for i, stream in held.items()}, {}, {})
         for one in self._patiently(lambda: self._rows.refresh(asked, keys, FOLD_VERSION)):
             if one.receipt:
-                receipts[one.asked] = one.receipt
-            elif one.snapshot:
-                head, state = one.snapshot
-                streams[ids[one.asked]] = Stream(head, thaw(state), head.version)
-            elif one.row:
-                stream = streams[ids[one.asked]]
-                streams[ids[one.asked]] = stream.after(self.decode(one.row, blind=True))
-        return streams, receipts
+                known.receipts[keys[one.asked]] = one.receipt
+            elif ids[one.asked] not in known.unreadable:
+                self._advance(known, ids[one.asked], one)
+        return known
+
+    def _advance(self, known: Known, stream_id: UUID, found: Found) -> None:
+        try:
+            if found.snapshot:
+                head, state = found.snapshot
+                known.streams[stream_id] = Stream(head, thaw(state), head.version)
+            elif found.row:
+                event = self.decode(found.row, blind=True)
+                known.streams[stream_id] = known.streams[stream_id].after(event)
+        except Exception as error:
+            known.unreadable[stream_id] = error
+            del known.streams[stream_id]
 
     def load(self, stream_id: UUID) -> Stream:
-        """A stream as it stands in the log now; an empty one when there is none."""
-        return self.refresh({stream_id: None}, ())[0][stream_id]
+        """A stream as it stands in the log now; an empty one when there is none.
+
+        Raises what kept it from being read: `EventTooNew`, `EventUnreadable`, or what the fold met.
+        """
+        known = self.refresh({stream_id: None}, ())
+        if stream_id in known.unreadable:
+            raise known.unreadable[stream_id]
+        return known.streams[stream_id]
 
     def append(self, groups: Sequence[Group]) -> dict[int, list[int]]:
         """Appends groups, each whole or not at all: the winners' indexes with their rows' positions."""

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
-from eventsourcing.persistence import IntegrityError, Notification, StoredEvent
+from eventsourcing.persistence import IntegrityError, StoredEvent
 from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastore, PostgresFactory
 from eventsourcing.utils import Environment
 from msgspec import Struct
@@ -139,10 +139,10 @@ _SNAPSHOT = """
 insert into bichat.snapshots (stream_id, tenant_id, fold_version, version, position, at, hash, state)
 select * from unnest(%b::uuid[], %b::uuid[], %b::int[], %b::bigint[], %b::bigint[], %b::timestamptz[],
                      %b::bytea[], %b::bytea[])
-on conflict (stream_id) do update set
-    fold_version = excluded.fold_version, version = excluded.version, position = excluded.position,
+on conflict (stream_id, fold_version) do update set
+    version = excluded.version, position = excluded.position,
     at = excluded.at, hash = excluded.hash, state = excluded.state
-where snapshots.version < excluded.version or snapshots.fold_version < excluded.fold_version
+where snapshots.version < excluded.version
 """
 
 
@@ -218,16 +218,6 @@ class LogRecorder(PostgresApplicationRecorder):
         wanted = list(topics)
         parameters = (originator_id, gt, gt, lte, lte, wanted, wanted, limit)
         return [stored_row(columns) for columns in self._rows(query, parameters)]
-
-    def select_notifications(
-        self, start: int | None, limit: int, stop: int | None = None, topics: Sequence[str] = (), *,
-        inclusive_of_start: bool = True,
-    ) -> list[Notification]:  # fmt: skip
-        """The library's way to read the whole log in order; followers use `feed`."""
-        found = super().select_notifications(
-            start, limit, stop, topics, inclusive_of_start=inclusive_of_start
-        )
-        return list(found)
 
     def _rows(self, query: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
         with (

@@ -36,9 +36,10 @@ def migrate(url: str, schema: str = LOG, *, name: str = "DATABASE_URL") -> list[
         lock = f"{schema}.migrate"
         connection.execute("select pg_advisory_lock(hashtextextended(%s, 0))", (lock,))
         try:
-            return [
-                name for name, text in _missing(connection, schema) if _apply(connection, schema, name, text)
-            ]
+            missing = _missing(connection, schema)
+            for migration, text in missing:
+                _apply(connection, schema, migration, text)
+            return [migration for migration, _ in missing]
         except psycopg.errors.InsufficientPrivilege as error:
             reason = f"The database user may not migrate: {error.diag.message_primary}"
             raise DatabaseUnsuitable(reason=reason) from None
@@ -85,7 +86,7 @@ def _missing(connection: psycopg.Connection[Any], schema: str) -> list[tuple[str
     return [(name, text) for name, text in known if name not in applied]
 
 
-def _apply(connection: psycopg.Connection[Any], schema: str, name: str, text: str) -> bool:
+def _apply(connection: psycopg.Connection[Any], schema: str, name: str, text: str) -> None:
     with connection.transaction():
         if name.startswith("0001"):
             connection.execute(sql.SQL("create schema if not exists {}").format(sql.Identifier(schema)))
@@ -98,4 +99,3 @@ def _apply(connection: psycopg.Connection[Any], schema: str, name: str, text: st
         connection.execute(text.encode())
         query = sql.SQL("insert into {} (name) values (%s)").format(sql.Identifier(schema, "migrations"))
         connection.execute(query, (name,))
-    return True

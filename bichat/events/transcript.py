@@ -19,6 +19,7 @@ from bichat.events.dialogue import (
     Lifecycle,
     MessageAdded,
     QuestionStatus,
+    ReplyAccounted,
     ReplyCancelled,
     ReplyFailed,
     ReplyRequeued,
@@ -124,6 +125,11 @@ def _transcribed(dialogue: Dialogue, event: Event) -> Dialogue:  # noqa: PLR0911
             turn = _turned(dialogue.turns[event.fact.message_id], event.fact)
             turn = replace(turn, version=event.version, position=event.position, at=event.at)
             return replace(dialogue, turns=dialogue.turns.set(turn.message_id, turn))
+        case ReplyAccounted(message_id=asked, partial=partial, usage=usage):
+            # Its end was told before: the turn's version, which streams go by, stays.
+            turn = dialogue.turns[asked]
+            turn = replace(turn, partial=partial, usage=turn.usage + usage)
+            return replace(dialogue, turns=dialogue.turns.set(asked, turn))
     return dialogue
 
 

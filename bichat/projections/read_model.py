@@ -12,6 +12,7 @@ from psycopg import Connection
 
 from bichat.events.dialogue import (
     MessageAdded,
+    ReplyAccounted,
     ReplyCancelled,
     ReplyCancelRequested,
     ReplyFailed,
@@ -83,6 +84,8 @@ def question_of(fact: Fact) -> UUID | None:
         case MessageAdded(answers=answers):
             return answers.message_id if answers else None
         case ReplyStarted() | ReplyFailed() | ReplyCancelRequested() | ReplyCancelled() | ReplyRequeued():
+            return fact.message_id
+        case ReplyAccounted():
             return fact.message_id
     return None
 

@@ -15,6 +15,7 @@ from psycopg.rows import class_row
 from bichat.events.dialogue import (
     DialogueStarted,
     MessageAdded,
+    ReplyAccounted,
     ReplyCancelled,
     ReplyFailed,
     ReplyStarted,
@@ -83,6 +84,8 @@ def _call(fact: Fact, model: str) -> tuple[str, Usage] | None:
         case ReplyFailed() if fact.attempt:
             return model, fact.usage
         case ReplyCancelled() if fact.attempt and fact.usage != Usage():
+            return model, fact.usage
+        case ReplyAccounted():
             return model, fact.usage
     return None
 

@@ -10,10 +10,18 @@ from msgspec import Struct
 from msgspec.structs import replace
 from uuid_utils.compat import uuid7
 
-from bichat.commands.dialogue import CompleteReply, EndCancelledReply, FailReply, StartReply, WorkerCommand
 from bichat.commands.execute import Executor
+from bichat.commands.reply import CompleteReply, EndCancelledReply, FailReply, StartReply, WorkerCommand
 from bichat.deltas import Deltas
-from bichat.errors import LogRejected, LogUnavailable, ModelError, ModelNonsense, Refused, WorkerLost
+from bichat.errors import (
+    LogRejected,
+    LogUnavailable,
+    ModelError,
+    ModelNonsense,
+    Refused,
+    VersionRace,
+    WorkerLost,
+)
 from bichat.events.dialogue import Asked, Usage
 from bichat.events.envelope import Actor, Cause, Metadata
 from bichat.events.ledger import Ledger, Stream
@@ -169,7 +177,7 @@ class Turn:
             usage=self._listening.usage(plan.context.tokens),
         )
         try:
-            return await self._settle(complete)
+            return await self._settle_or_account(complete)
         except LogRejected:
             raise ModelNonsense(detail="its answer cannot be stored") from None
 
@@ -178,7 +186,7 @@ class Turn:
         now = [*plan.before, Tried(attempt, model, error.code)]
         following = attempts.next_model(now, plan.models)
         usage = self._listening.usage(plan.context.tokens)
-        await self._commit(self._failed(attempt, error, usage, final=following is None))
+        await self._settle_or_account(self._failed(attempt, error, usage, final=following is None))
         return SETTLED if following is None else attempts.wait(now, following, error)
 
     # --- the log ----------------------------------------------------------------------------------
@@ -204,6 +212,12 @@ class Turn:
             usage=usage,
         )
 
+    async def _settle_or_account(self, command: CompleteReply | FailReply) -> float:
+        """An end that comes too late, after a deletion, still says what the words cost."""
+        if not await self._commit(command):
+            await self._commit(self._cancelled(command.attempt, command.usage))
+        return SETTLED
+
     async def _settle(self, command: WorkerCommand) -> float:
         await self._commit(command)
         return SETTLED
@@ -223,14 +237,14 @@ class Turn:
         while True:
             try:
                 await self._kit.executor.execute(command, by)
-            except Refused as no:
-                log.info("%s of %s: %s", type(command).__name__, command.message_id, no)
-                return False
-            except LogUnavailable as error:
+            except (LogUnavailable, VersionRace) as error:
                 if self._stopped.is_set():
                     return False
                 if pause < 0.2:
                     log.warning("%s waits for the log: %s", type(command).__name__, error)
+            except Refused as no:
+                log.info("%s of %s: %s", type(command).__name__, command.message_id, no)
+                return False
             else:
                 return True
             pause = min(pause * 2, LONGEST_PAUSE)

@@ -13,7 +13,7 @@ import httpx
 from uuid_utils.compat import uuid7
 
 from bichat.chat import parsed
-from bichat.commands.dialogue import CompleteReply, FailReply
+from bichat.commands.reply import CompleteReply, FailReply
 from bichat.deltas import Deltas, Said
 from tests.api.conftest import Api
 from tests.examples import TENANT, USAGE, by_worker, start_reply

@@ -7,21 +7,19 @@ from uuid import UUID
 
 import pytest
 
+from bichat.commands.command import Command
+from bichat.commands.decide import decide
 from bichat.commands.dialogue import (
     AddMessage,
     ArchiveDialogue,
     CancelReply,
-    Command,
-    CompleteReply,
     DeleteDialogue,
-    EndCancelledReply,
-    FailReply,
     RenameDialogue,
     RestoreDialogue,
     RetryReply,
     UnarchiveDialogue,
-    decide,
 )
+from bichat.commands.reply import CompleteReply, EndCancelledReply, FailReply
 from bichat.errors import (
     IsArchived,
     IsDeleted,
@@ -36,6 +34,7 @@ from bichat.events.dialogue import (
     NOTHING,
     DialogueState,
     MessageAdded,
+    ReplyAccounted,
     ReplyCancelled,
     ReplyCancelRequested,
     ReplyFailed,
@@ -170,7 +169,7 @@ def test_deleting_ends_every_reply_in_the_same_decision_oldest_first() -> None:
     state = given("started", "asked", "reply started", also=(second,))
     facts = decide(state, DeleteDialogue(dialogue_id=DIALOGUE), by())
     assert facts == [
-        ReplyCancelled(message_id=QUESTION, attempt=1),
+        ReplyCancelled(message_id=QUESTION, attempt=1, account_due=True),
         ReplyCancelled(message_id=SECOND, attempt=0),
         FACTS["deleted"],
     ]
@@ -246,6 +245,14 @@ def test_an_answer_to_a_deleted_dialogue_is_refused_and_to_an_archived_one_kept(
     with pytest.raises(StaleAttempt):
         decide(deleted, complete(), by_worker())
     assert len(decide(given("started", "asked", "reply started", "archived"), complete(), by_worker())) == 1
+
+
+def test_a_worker_says_once_what_a_reply_had_cost_when_its_dialogue_was_deleted() -> None:
+    running = given("started", "asked", "reply started")
+    deleted = reduce(evolve, events(decide(running, DeleteDialogue(dialogue_id=DIALOGUE), by())), running)
+    (account,) = decide(deleted, end(), by_worker())
+    assert account == ReplyAccounted(message_id=QUESTION, attempt=1, partial="A", usage=USAGE)
+    assert decide(reduce(evolve, events([account]), deleted), end(), by_worker()) == []
 
 
 def test_a_failure_keeps_partial_text_and_usage_and_waits_unless_final() -> None:

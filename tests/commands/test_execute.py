@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any
 
@@ -11,9 +12,19 @@ import psycopg
 import pytest
 from uuid_utils.compat import uuid7
 
+from bichat.commands.batch import Batch, Job
 from bichat.commands.dialogue import AddMessage, DeleteDialogue, RenameDialogue, RestoreDialogue
 from bichat.commands.execute import Executor, Once, Outcome
-from bichat.errors import IsDeleted, KeyReused, LogUnavailable, NotFound, PreconditionFailed, Stopping
+from bichat.errors import (
+    IsDeleted,
+    KeyReused,
+    LogUnavailable,
+    LogUnreadable,
+    NotFound,
+    Overloaded,
+    PreconditionFailed,
+    Stopping,
+)
 from bichat.events.ledger import Ledger
 from tests.examples import NOON, by, opened, question, start, writing
 
@@ -167,6 +178,79 @@ def test_a_row_that_the_database_refuses_fails_alone(executor: Executor, databas
     assert isinstance(bad, Exception)
     assert not isinstance(bad, Outcome)
     assert good.version == 3
+
+
+def test_a_dialogue_that_cannot_be_read_harms_no_other(executor: Executor, database_url: str) -> None:
+    first, second = start(), start()
+    gather(executor.execute(first, by()), executor.execute(second, by()))
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        # As a newer bichat beside this one would leave it.
+        connection.execute(
+            "insert into bichat.stored_events select nextval('bichat.log_position'), originator_id, 3,"
+            " 'SomethingNew', state, tenant_id, command_id, recorded_at, hash from bichat.stored_events"
+            " where originator_id = %s and originator_version = 2",
+            (first.dialogue_id,),
+        )
+    bad, good = gather(add(executor, first.dialogue_id), add(executor, second.dialogue_id))
+    assert isinstance(bad, LogUnreadable)
+    assert good.version == 3
+
+
+def test_a_no_that_rests_on_what_is_not_committed_is_not_told_when_that_loses(
+    ledger: Ledger, database_url: str
+) -> None:
+    """Delete and add in one batch, and a rival who appends first: the add must not hear "deleted"."""
+    command = start()
+    with opened(database_url) as other, writing(other) as rival:
+        gather(rival.execute(command, by()))
+        jobs = [
+            Job(what, by(), None, 2 if n == 0 else None, Future())
+            for n, what in enumerate(
+                (
+                    DeleteDialogue(dialogue_id=command.dialogue_id),
+                    AddMessage(dialogue_id=command.dialogue_id, messages=(question(),)),
+                )
+            )
+        ]
+        batch = Batch(ledger, {command.dialogue_id: None}, jobs, NOON)
+        for job in jobs:
+            batch.decide(job)
+        gather(rival.execute(RenameDialogue(dialogue_id=command.dialogue_id, label="x"), by()))
+        batch.append()
+        assert batch.again == jobs
+        assert not any(job.future.done() for job in jobs)
+        again = Batch(ledger, {command.dialogue_id: None}, batch.again, NOON)
+        for job in jobs:
+            again.decide(job)
+        again.append()
+    assert isinstance(jobs[0].future.exception(), PreconditionFailed)
+    assert jobs[1].future.result().version == 4
+
+
+def test_keys_that_cannot_be_reached_refuse_only_those_who_need_a_new_one(
+    executor: Executor, ledger: Ledger
+) -> None:
+    command = start()
+    gather(executor.execute(command, by()))
+    ledger.keys.close()
+    told = gather(add(executor, command.dialogue_id), executor.execute(start(user="new"), by("new")))
+    assert told[0].version == 3
+    assert isinstance(told[1], LogUnavailable)
+
+
+def test_a_queue_that_is_full_says_so_at_once(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bichat.commands.execute._LONGEST_QUEUE", 3)
+    executor = Executor(ledger)
+
+    async def crowd() -> list[Any]:
+        waiting = [asyncio.create_task(executor.execute(start(), by())) for _ in range(5)]
+        await asyncio.sleep(0)
+        executor.start()
+        return await asyncio.gather(*waiting, return_exceptions=True)
+
+    told = asyncio.run(crowd())
+    executor.close()
+    assert [type(t) for t in told] == [Outcome] * 3 + [Overloaded] * 2
 
 
 def test_a_caller_that_goes_away_stops_nobody(executor: Executor) -> None:

@@ -13,20 +13,19 @@ from hypothesis import HealthCheck, settings, strategies
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from uuid_utils.compat import uuid7
 
+from bichat.commands.command import Command
 from bichat.commands.dialogue import (
     AddMessage,
     ArchiveDialogue,
     CancelReply,
-    Command,
-    CompleteReply,
     DeleteDialogue,
-    FailReply,
     RenameDialogue,
     RestoreDialogue,
     RetryReply,
     UnarchiveDialogue,
 )
 from bichat.commands.execute import Executor, Once, Outcome
+from bichat.commands.reply import CompleteReply, FailReply
 from bichat.errors import Refused
 from bichat.events.dialogue import NOTHING, Usage, evolve
 from bichat.events.envelope import Metadata

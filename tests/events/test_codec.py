@@ -11,7 +11,7 @@ from bichat.errors import EventTooNew, EventUnreadable
 from bichat.events import codec, envelope
 from bichat.events.codec import Draft, EventMapper, StoredRow
 from bichat.events.envelope import Actor, Cause, Fact, Metadata
-from bichat.events.seal import GENESIS, PersonKey, Place, chain
+from bichat.events.seal import GENESIS, PersonKey, Place, Sealed, chain
 from tests.examples import COMMAND, DIALOGUE, FACTS, NOON, QUESTION, TENANT
 
 KEY = PersonKey(QUESTION, bytes(range(32)))
@@ -49,6 +49,8 @@ PINNED = {
     ),
     "cancel requested": ("ReplyCancelRequested", f"{{{Q}}}"),
     "cancelled": ("ReplyCancelled", f'{{{Q},"attempt":1,"partial":{S},{USAGE}}}'),
+    "cancelled while it ran": ("ReplyCancelled", f'{{{Q},"attempt":1,"account_due":true}}'),
+    "accounted": ("ReplyAccounted", f'{{{Q},"attempt":1,"partial":{S},{USAGE}}}'),
     "requeued": ("ReplyRequeued", f"{{{Q}}}"),
 }
 
@@ -146,6 +148,18 @@ def test_a_stored_box_that_was_changed_does_not_open() -> None:
     other = StoredRow(**{**vars(row), "state": row.state.replace(sealed[3].encode(), box.encode())})
     with pytest.raises(EventUnreadable):
         mapper().to_domain_event(other)
+
+
+def test_what_was_sealed_and_digested_once_is_understood_for_ever() -> None:
+    """Literals: another derivation, place or layout would make every log that exists unreadable."""
+    sealed = msgspec.json.decode(
+        b'[1,"01a00000-0000-7000-8000-00000000000a","WcyCaYybKb2xIWx8xCGWje2O/I6JuZGKvmDZnVOLLc0=",'
+        b'"Sg9DfKzC9By3bwNtkm2sUpWx+7P5HJ3zywX3oSmimnk3+utLftWIpTeXJSbTZME7eHQGD6tyna8="]',
+        type=Sealed,
+    )
+    assert KEY.open(sealed, Place(TENANT, DIALOGUE, 2, "DialogueRenamed").of("label")) == "Sales in May"
+    digest = "4375b7cf69bae0e60c187a29ae4a29baa76068bb1d7dbe61e17eebcd1bc10b86"
+    assert KEY.digest("request", b"what").hex() == digest
 
 
 def test_the_commitment_is_the_hash_of_salt_and_text() -> None:

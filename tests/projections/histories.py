@@ -14,22 +14,20 @@ from msgspec.structs import replace
 from psycopg import Connection
 from psycopg.rows import dict_row
 
+from bichat.commands.command import Command
+from bichat.commands.decide import decide
 from bichat.commands.dialogue import (
     AddMessage,
     ArchiveDialogue,
     CancelReply,
-    Command,
-    CompleteReply,
     DeleteDialogue,
-    EndCancelledReply,
-    FailReply,
     NewMessage,
     RenameDialogue,
     RestoreDialogue,
     RetryReply,
     UnarchiveDialogue,
-    decide,
 )
+from bichat.commands.reply import CompleteReply, EndCancelledReply, FailReply
 from bichat.errors import Refused
 from bichat.events.dialogue import NOTHING, DialogueState, Question, evolve
 from bichat.events.envelope import Event, Metadata

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from bichat.events.dialogue import (
     DialogueStarted,
     MessageAdded,
+    ReplyAccounted,
     ReplyCancelled,
     ReplyFailed,
     ReplyStarted,
@@ -134,7 +135,7 @@ def check_usage(log: Sequence[Event], rows: Rows) -> None:
                 spent[e.tenant_id, owner[e.stream_id], e.at.date(), answers.model] += (
                     answers.usage.total_tokens
                 )
-            case ReplyFailed() | ReplyCancelled() if e.fact.usage != Usage():
+            case ReplyFailed() | ReplyCancelled() | ReplyAccounted() if e.fact.usage != Usage():
                 key = e.tenant_id, owner[e.stream_id], e.at.date(), model[e.fact.message_id]
                 spent[key] += e.fact.usage.total_tokens
     assert spent == {
@@ -172,3 +173,16 @@ def test_a_history_is_what_it_says() -> None:
         "DialogueStarted", "MessageAdded", "ReplyStarted", "ReplyFailed", "ReplyStarted", "MessageAdded",
         "DialogueStarted", "MessageAdded", "DialogueDeleted",
     ]  # fmt: skip
+
+
+def test_what_a_reply_cost_when_its_dialogue_was_deleted_is_counted(
+    connection: psycopg.Connection[Any],
+) -> None:
+    log = history([(0, 0, 0), (0, 3, 0), (0, 14, 0), (0, 11, 0)])
+    assert isinstance(log[-1].fact, ReplyAccounted)
+    found = applied(connection, [log[:-1], log[-1:]])
+    assert found == applied(connection, [log])
+    check_transcripts(log, found)
+    check_replies(log, found["bichat.replies_v1_g1"])
+    check_usage(log, found["bichat.usage_v1_g1"])
+    assert found["bichat.usage_v1_g1"][0]["calls"] == 1

@@ -12,7 +12,8 @@ import pytest
 from llmock.pytest_plugin import LLMock
 from llmock.scenarios import Fail, Match, Reply
 
-from bichat.commands.dialogue import CancelReply, DeleteDialogue, RetryReply, StartReply
+from bichat.commands.dialogue import CancelReply, DeleteDialogue, RetryReply
+from bichat.commands.reply import StartReply
 from bichat.deltas import Deltas
 from bichat.doorbell import Doorbell
 from bichat.events.dialogue import (

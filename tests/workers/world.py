@@ -11,7 +11,8 @@ from uuid import UUID
 from msgspec import Struct
 from msgspec.structs import replace
 
-from bichat.commands.dialogue import AddMessage, Command
+from bichat.commands.command import Command
+from bichat.commands.dialogue import AddMessage
 from bichat.commands.execute import Executor
 from bichat.config import Config
 from bichat.deltas import Deltas, Said

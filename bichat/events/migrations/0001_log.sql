@@ -33,14 +33,15 @@ create table bichat.receipts (
 );
 
 create table bichat.snapshots (
-    stream_id    uuid        primary key,
+    stream_id    uuid        not null,
     tenant_id    uuid        not null,
-    fold_version int         not null,  -- a snapshot of another fold is not used
+    fold_version int         not null,  -- old and new code each keep their own
     version      bigint      not null,
     position     bigint      not null,
     at           timestamptz not null,
     hash         bytea       not null,
-    state        bytea       not null
+    state        bytea       not null,
+    primary key (stream_id, fold_version)
 );
 
 -- Rows for readers are hidden by tenant; nobody who answers requests reads the log but through here.
@@ -49,8 +50,8 @@ alter table bichat.receipts enable row level security;
 alter table bichat.snapshots enable row level security;
 
 -- A batch of commands, grouped by stream. Each group wins whole or loses whole: it loses when its stream's
--- head is not the one it was decided on (the hash says so: equal versions of a rival would not match) or
--- when a rival has used one of its keys. Losers write nothing and are returned by their absence.
+-- head is not the one it was decided on (by hash too: a log restored beneath a running process may have the
+-- version, but not the history) or when a rival has used one of its keys. Losers write nothing and are returned by their absence.
 -- Under the lock position order is commit order, so followers never skip.
 create function bichat.append(
     g_stream uuid[], g_version bigint[], g_hash bytea[],

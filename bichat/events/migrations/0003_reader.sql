@@ -10,7 +10,15 @@ exception
     when duplicate_object or unique_violation then null;
 end
 $$;
-grant bichat_reader to current_user;
+do $$
+begin
+    -- Who has it already may not be allowed to grant it. From 16 on, to be a member is not yet to be allowed SET ROLE.
+    if not pg_has_role(current_user, 'bichat_reader',
+                       case when current_setting('server_version_num')::int >= 160000 then 'SET' else 'MEMBER' end) then
+        grant bichat_reader to current_user;
+    end if;
+end
+$$;
 grant usage on schema bichat to bichat_reader;
 grant select on bichat.checkpoints to bichat_reader;
 revoke all on function bichat.head() from public;

@@ -1,0 +1,26 @@
+"""What a command makes of a state: who may ask, and which module decides."""
+
+from __future__ import annotations
+
+from bichat.commands.command import Command, Facts
+from bichat.commands.dialogue import StartDialogue, change, start
+from bichat.commands.reply import WorkerCommand, decide_reply
+from bichat.errors import NotFound
+from bichat.events.dialogue import DialogueState
+from bichat.events.envelope import Metadata
+
+
+def decide(state: DialogueState, command: Command, by: Metadata) -> Facts:
+    """The facts that `command` makes of `state`; none when it changes nothing.
+
+    Raises a `Refused` kind. A person only ever reaches dialogues of their own: another's, another
+    tenant's and none at all are the same `NotFound`.
+    """
+    if isinstance(command, StartDialogue):
+        return start(state, command)
+    foreign = state.lifecycle == "none" or state.tenant_id != by.tenant_id
+    if foreign or (by.actor.kind == "user" and state.user_id != by.actor.id):
+        raise NotFound(what="dialogue")
+    if isinstance(command, WorkerCommand):
+        return decide_reply(state, command)
+    return change(state, command)

@@ -1,0 +1,157 @@
+"""What workers record of a reply, and what is decided on it: pure functions of state and command."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from bichat.commands.command import Command, Facts
+from bichat.errors import ReplyBusy, ReplyNotDue, StaleAttempt
+from bichat.events.dialogue import (
+    AnswerTo,
+    DialogueState,
+    MessageAdded,
+    Question,
+    ReplyAccounted,
+    ReplyCancelled,
+    ReplyFailed,
+    ReplyStarted,
+    Shown,
+    Usage,
+)
+
+
+class WorkerCommand(Command, frozen=True, kw_only=True):
+    """What a worker records on one attempt at a question."""
+
+    message_id: UUID
+    attempt: int
+
+
+class StartReply(WorkerCommand, frozen=True, kw_only=True):
+    """Claims the next attempt, before the model is called."""
+
+    model: str
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    shown: Shown
+    request_digest: str
+
+
+class CompleteReply(WorkerCommand, frozen=True, kw_only=True):
+    """Appends the answer."""
+
+    answer_id: UUID
+    content: str
+    model: str
+    finish_reason: str
+    usage: Usage
+
+
+class FailReply(WorkerCommand, frozen=True, kw_only=True):
+    """Ends an attempt without an answer; unless `final` the question waits for the next."""
+
+    code: str
+    detail: str
+    partial: str
+    usage: Usage
+    final: bool
+
+
+class EndCancelledReply(WorkerCommand, frozen=True, kw_only=True):
+    """Says that a reply has stopped because a person wanted it to."""
+
+    partial: str
+    usage: Usage
+
+
+def decide_reply(state: DialogueState, command: WorkerCommand) -> Facts:
+    """What a worker's command makes of a question; only the newest attempt may end a reply."""
+    question = state.unanswered.get(command.message_id)
+    if question is None:
+        raise ReplyNotDue(status="answered")
+    if isinstance(command, StartReply):
+        return [_started(state, question, command)]
+    if question.attempt != command.attempt or question.status != "running":
+        return _late(question, command)
+    match command:
+        case CompleteReply():
+            return [_answer(command)]
+        case FailReply(final=False) if question.cancel_requested:
+            # There is no next attempt: the person does not want one.
+            return [_cancelled(command)]
+        case FailReply():
+            return [
+                ReplyFailed(
+                    message_id=command.message_id,
+                    attempt=command.attempt,
+                    code=command.code,
+                    detail=command.detail,
+                    partial=command.partial,
+                    usage=command.usage,
+                    final=command.final,
+                )
+            ]
+        case EndCancelledReply():
+            return [_cancelled(command)]
+    raise TypeError(type(command).__name__)
+
+
+def _started(state: DialogueState, question: Question, command: StartReply) -> ReplyStarted:
+    if question.status not in ("waiting", "running") or question.cancel_requested:
+        raise ReplyNotDue(status="to be cancelled" if question.cancel_requested else question.status)
+    if state.running not in (None, command.message_id):
+        raise ReplyBusy()
+    if command.attempt != question.attempt + 1:
+        raise StaleAttempt(attempt=command.attempt)
+    return ReplyStarted(
+        message_id=command.message_id,
+        attempt=command.attempt,
+        model=command.model,
+        max_tokens=command.max_tokens,
+        temperature=command.temperature,
+        top_p=command.top_p,
+        shown=command.shown,
+        request_digest=command.request_digest,
+    )
+
+
+def _answer(command: CompleteReply) -> MessageAdded:
+    return MessageAdded(
+        message_id=command.answer_id,
+        role="assistant",
+        content=command.content,
+        answers=AnswerTo(
+            message_id=command.message_id,
+            attempt=command.attempt,
+            model=command.model,
+            finish_reason=command.finish_reason,
+            usage=command.usage,
+        ),
+    )
+
+
+def _cancelled(command: FailReply | EndCancelledReply) -> ReplyCancelled:
+    return ReplyCancelled(
+        message_id=command.message_id,
+        attempt=command.attempt,
+        partial=command.partial,
+        usage=command.usage,
+    )
+
+
+def _late(question: Question, command: WorkerCommand) -> Facts:
+    """A word about a reply that has ended: only what it cost, and only once."""
+    same = question.status == "cancelled" and command.attempt == question.attempt
+    if not same or not isinstance(command, EndCancelledReply):
+        raise StaleAttempt(attempt=command.attempt)
+    if not question.account_due:
+        return []
+    return [
+        ReplyAccounted(
+            message_id=command.message_id,
+            attempt=command.attempt,
+            partial=command.partial,
+            usage=command.usage,
+        )
+    ]

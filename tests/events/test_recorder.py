@@ -1,0 +1,55 @@
+"""Appending: whole or not at all, on the head that was decided on and on no other."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import pytest
+from eventsourcing.persistence import IntegrityError
+from uuid_utils.compat import uuid7
+
+from bichat.events.codec import Draft, StoredRow
+from bichat.events.envelope import Fact
+from bichat.events.ledger import Ledger
+from bichat.events.recorder import Group, Head, LogRecorder
+from bichat.events.seal import GENESIS
+from tests.examples import FACTS, NOON, TENANT, by, opened
+
+
+def row(ledger: Ledger, stream_id: UUID, version: int, fact: Fact, prev_hash: bytes) -> StoredRow:
+    key = ledger.keys.person(TENANT, "anna")
+    return ledger.encode(
+        Draft(stream_id=stream_id, version=version, at=NOON, by=by(), fact=fact, key=key, prev_hash=prev_hash)
+    )
+
+
+def test_a_head_with_the_version_but_another_history_is_refused(database_url: str) -> None:
+    with opened(database_url) as ledger:
+        stream_id = uuid7()
+        first = row(ledger, stream_id, 1, FACTS["started"], GENESIS)
+        assert ledger.append([Group(stream_id, Head(), (first,))]) == {0: [1]}
+        then = row(ledger, stream_id, 2, FACTS["renamed"], bytes(32))
+        assert ledger.append([Group(stream_id, Head(1, bytes(32)), (then,))]) == {}
+        right = row(ledger, stream_id, 2, FACTS["renamed"], first.hash)
+        assert ledger.append([Group(stream_id, Head(1, first.hash), (right,))]) == {0: [2]}
+
+
+def test_groups_win_and_lose_each_for_itself(database_url: str) -> None:
+    with opened(database_url) as ledger:
+        ids = [uuid7() for _ in range(3)]
+        firsts = [row(ledger, i, 1, FACTS["started"], GENESIS) for i in ids]
+        ledger.append([Group(ids[1], Head(), (firsts[1],))])
+        won = ledger.append([Group(i, Head(), (r,)) for i, r in zip(ids, firsts, strict=True)])
+        assert won == {0: [2], 2: [3]}
+
+
+def test_the_librarys_own_way_in_appends_and_refuses_alike(database_url: str) -> None:
+    with opened(database_url) as ledger:
+        stream_id = uuid7()
+        first = row(ledger, stream_id, 1, FACTS["started"], GENESIS)
+        assert isinstance(ledger.recorder, LogRecorder)
+        assert ledger.recorder.insert_events([first]) == [1]
+        with pytest.raises(IntegrityError):
+            ledger.recorder.insert_events([first])
+        section = ledger.notification_log["1,10"]
+        assert [(item.id, item.topic) for item in section.items] == [(1, "DialogueStarted")]
