@@ -10,15 +10,17 @@ from psycopg import Connection
 
 from bichat.events.envelope import Event
 
-KEPT = 4000
-"""Events kept for the slower runners; whoever is further behind reads alone."""
+KEPT = 500
+"""Events kept for the slower runners, beside the last read; whoever is further behind reads alone."""
+FEW = 32
+"""A read of no more events was not cut short by its bytes: the bell tells of what comes after it."""
 
 
 class Log(Protocol):
     """Where events come from (`events.feed.Feed`)."""
 
     def read(self, connection: Connection[Any], after: int, limit: int) -> list[Event]:
-        """The next events after a position, at most `limit`."""
+        """The next events after a position, at most `limit` and some megabytes; none only at the end."""
 
 
 class Bell(Protocol):
@@ -71,7 +73,7 @@ class Tail:
             if not self._behind:
                 self._bell.wait(timeout)
             events = self._log.read(connection, after, limit)
-            behind = len(events) == limit
+            behind = len(events) >= min(limit, FEW)
         finally:
             with self._changed:
                 self._reading, self._behind = False, behind
@@ -84,6 +86,7 @@ class Tail:
             return
         self._events += events
         self._end = events[-1].position
-        if len(self._events) > 2 * KEPT:
-            self._start = self._events[-KEPT - 1].position
-            del self._events[:-KEPT]
+        kept = max(KEPT, len(events))
+        if len(self._events) > 2 * kept:
+            self._start = self._events[-kept - 1].position
+            del self._events[:-kept]
