@@ -19,7 +19,7 @@ _AFTER = f"""
 select {COLUMNS} from (
     select *, sum(octet_length(state)) over (order by notification_id) - octet_length(state) as before
     from (select * from bichat.stored_events where notification_id > %b
-          order by notification_id limit %b) some
+          order by notification_id limit %b) next
 ) counted
 where before < {_BYTES} order by notification_id
 """  # noqa: S608 - columns and a number of ours

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from uuid import UUID
 
+import psycopg
 import pytest
 from eventsourcing.persistence import IntegrityError
 from uuid_utils.compat import uuid7
 
+from bichat.events import feed
 from bichat.events.codec import Draft, StoredRow
 from bichat.events.envelope import Fact
 from bichat.events.ledger import Ledger
@@ -53,3 +55,21 @@ def test_the_librarys_own_way_in_appends_and_refuses_alike(database_url: str) ->
             ledger.recorder.insert_events([first])
         section = ledger.notification_log["1,10"]
         assert [(item.id, item.topic) for item in section.items] == [(1, "DialogueStarted")]
+
+
+def test_a_read_of_the_log_is_bounded_in_bytes_and_still_sees_everything(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "_AFTER", feed._AFTER.replace(str(feed._BYTES), "600"))
+    with opened(database_url) as ledger, psycopg.connect(database_url) as connection:
+        stream_id, head, rows = uuid7(), GENESIS, []
+        for version in range(1, 8):
+            fact = FACTS["started" if version == 1 else "renamed"]
+            rows.append(row(ledger, stream_id, version, fact, head))
+            head = rows[-1].hash
+        ledger.append([Group(stream_id, Head(), tuple(rows))])
+        log, seen = feed.Feed(ledger.keys), list[int]()
+        while some := log.read(connection, seen[-1] if seen else 0):
+            assert len(some) < 7
+            seen += [event.position for event in some]
+        assert seen == [1, 2, 3, 4, 5, 6, 7]

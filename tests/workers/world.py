@@ -20,6 +20,7 @@ from bichat.doorbell import Doorbell
 from bichat.events.dialogue import (
     Asked,
     MessageAdded,
+    ReplyAccounted,
     ReplyCancelled,
     ReplyFailed,
     ReplyRequeued,
@@ -65,7 +66,7 @@ class World(Struct, frozen=True):
 
     def replies(self, dialogue_id: UUID, message_id: UUID) -> list[Fact]:
         """What happened to one question."""
-        kinds = (ReplyStarted, ReplyFailed, ReplyCancelled, ReplyRequeued)
+        kinds = (ReplyStarted, ReplyFailed, ReplyCancelled, ReplyAccounted, ReplyRequeued)
         return [
             fact
             for fact in self.facts(dialogue_id)
