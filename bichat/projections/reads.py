@@ -91,16 +91,19 @@ class Reads:
         return {name: position for name, shape, position in found if _SHAPES.get(name) == shape}
 
     async def caught_up(self, name: str, position: int, timeout: float = 5.0) -> None:  # noqa: ASYNC109
-        """Returns once the read model holds the log up to `position`; else raises `ReadModelBehind`."""
-        if self._positions[name] >= position:
-            return
+        """Returns once the read model holds the log up to `position`; else raises `ReadModelBehind`.
+
+        Looks anew each time: what a follower had committed may be gone after a crash of the server.
+        """
         self._waiting += 1
         try:
             async with asyncio.timeout(timeout):
-                while self._positions[name] < position:
+                while True:
                     if self._poller is None or self._poller.done():
                         self._poller = asyncio.create_task(self._poll(), name="reads.poll")
                     await self._moved.wait()
+                    if self._positions.get(name, 0) >= position:
+                        return
         except TimeoutError:
             raise ReadModelBehind from None
         finally:
@@ -110,7 +113,7 @@ class Reads:
         """Shared by all who wait; ends with the last of them."""
         while self._waiting:
             with suppress(Unavailable):  # who waits will see that nothing moves
-                self._positions |= await self.positions()
+                self._positions = await self.positions()
                 self._moved.set()
                 self._moved = asyncio.Event()
             await asyncio.sleep(POLL)
