@@ -50,6 +50,9 @@ def apply(build: Build, connection: Connection[Any], events: Sequence[Event]) ->
     answered = [message_id for message_id, change in changes.items() if change.question is None]
     if answered:
         connection.execute(build.sql("answered"), (answered,))
+    if changes:
+        dialogues = list({change.dialogue_id for change in changes.values()})
+        connection.execute(build.sql("arrange"), (dialogues,))
 
 
 def fold(held: States, events: Iterable[Event]) -> States:
@@ -107,7 +110,7 @@ def _rows(now: States, changes: dict[UUID, Change]) -> Iterator[dict[str, Any]]:
         yield _owner(dialogue_id, now[dialogue_id]) | {
             "message_id": message_id, "version": question.version, "position": (asked or last).position,
             "asked_at": (asked or last).at, "updated_at": last.at, "status": question.status,
-            "due": question.status in ("waiting", "running"), "attempt": question.attempt,
+            "due": question.status in ("waiting", "running"), "first": False, "attempt": question.attempt,
             "tries": question.tries, "cancel_requested": question.cancel_requested,
             "code": failed and failed.code, "detail": failed and failed.detail,
         }  # fmt: skip

@@ -12,6 +12,7 @@ create table bichat.replies_vN_gN (
     updated_at       timestamptz not null,
     status           text        not null,
     due              boolean     not null,  -- waits, or runs and may have lost its worker
+    first            boolean     not null,  -- of the due ones of its dialogue: the one to be claimed
     attempt          int         not null,
     tries            int         not null,  -- attempts since it was asked or requeued
     cancel_requested boolean     not null,
@@ -29,7 +30,8 @@ create table bichat.replies_owners_vN_gN (
 );
 
 -- name: indexes
-create index replies_vN_gN_due on bichat.replies_vN_gN (tenant_id, position) where due;
+create index replies_vN_gN_queue on bichat.replies_vN_gN (tenant_id, position) where first;
+create index replies_vN_gN_first on bichat.replies_vN_gN (dialogue_id) where first;
 create index replies_vN_gN_order on bichat.replies_vN_gN (dialogue_id, version) where due;
 
 -- name: held_owners
@@ -55,6 +57,19 @@ on conflict (message_id) do update set
 -- name: answered
 delete from bichat.replies_vN_gN where message_id = any(%s);
 
+-- name: arrange
+-- After a change in these dialogues; so that a claim costs the same however many questions wait behind.
+with next as (
+    select d.dialogue_id, (select r.message_id from bichat.replies_vN_gN r
+                           where r.dialogue_id = d.dialogue_id and r.due order by r.version limit 1) as message_id
+    from unnest(%s::uuid[]) as d(dialogue_id)
+), no_more as (
+    update bichat.replies_vN_gN r set first = false from next
+    where r.first and r.dialogue_id = next.dialogue_id and r.message_id is distinct from next.message_id
+)
+update bichat.replies_vN_gN r set first = true from next
+where not r.first and r.message_id = next.message_id;
+
 -- name: claim
 -- Tenants take turns: of some 32 that wait, found by skipping through the index from a place at random,
 -- whoever has fewest replies under way goes first. Of a dialogue only its first due question can be
@@ -64,9 +79,9 @@ with recursive tenants as (
     select gen_random_uuid() as tenant_id
     union
     select coalesce(
-        (select r.tenant_id from bichat.replies_vN r where r.due and r.tenant_id > t.tenant_id
+        (select r.tenant_id from bichat.replies_vN r where r.first and r.tenant_id > t.tenant_id
          order by r.tenant_id limit 1),
-        (select r.tenant_id from bichat.replies_vN r where r.due order by r.tenant_id limit 1))
+        (select r.tenant_id from bichat.replies_vN r where r.first order by r.tenant_id limit 1))
     from tenants t where t.tenant_id is not null
 ), busy as materialized (
     select tenant_id, count(*) as replies from bichat.reply_leases
@@ -78,17 +93,14 @@ with recursive tenants as (
     cross join lateral (
         select r.message_id, r.position, row_number() over (order by r.position) as nth
         from bichat.replies_vN r
-        where r.due and r.tenant_id = t.tenant_id
+        where r.first and r.tenant_id = t.tenant_id
           and not exists (select from bichat.reply_leases l
                           where l.message_id = r.message_id and l.expires_at > clock_timestamp())
-          and not exists (select from bichat.replies_vN earlier
-                          where earlier.due and earlier.dialogue_id = r.dialogue_id
-                            and earlier.version < r.version)
         order by r.position limit %(limit)s
     ) c
 ), due as (
     select r.* from bichat.replies_vN r join candidates c using (message_id)
-    where r.due
+    where r.first
     order by c.turn, c.position
     limit %(limit)s
     for update of r skip locked

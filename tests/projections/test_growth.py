@@ -34,7 +34,11 @@ from generate_series(1, 20000) n;
 insert into bichat.dialogues_counts_v1_g1 values ('{TENANT}', 'anna', 'active', 20000);
 insert into bichat.replies_v1_g1
 select md5(n::text)::uuid, md5(n::text)::uuid, '{TENANT}', 'anna', 2, n, now(), now(),
-       'waiting', n > 19000, 0, 0, false
+       'waiting', n > 19000, n > 19000, 0, 0, false
+from generate_series(1, 20000) n;
+insert into bichat.replies_v1_g1
+select md5('one' || n)::uuid, '{DIALOGUE}', '{TENANT}', 'anna', n, n, now(), now(),
+       'waiting', true, n = 1, 0, 0, false
 from generate_series(1, 20000) n
 """
 
@@ -89,6 +93,6 @@ def test_a_page_of_a_long_list_touches_few_blocks(long: psycopg.Connection[Any],
     assert blocks(long, dialogues.MODEL.sql("page"), values) < FEW
 
 
-def test_a_claim_from_a_long_queue_touches_few_blocks(long: psycopg.Connection[Any]) -> None:
+def test_a_claim_from_a_long_queue_also_of_one_dialogue_touches_few_blocks(long: psycopg.Connection[Any]) -> None:
     values = {"holder": "w", "limit": 4, "seconds": 15}
     assert blocks(long, replies.MODEL.sql("claim"), values) < 2 * FEW
