@@ -40,7 +40,7 @@ class Ear:
 
 
 class Doorbell:
-    """Rings and listens from threads of its own: no method blocks but `wait`, none raises."""
+    """Rings and listens from threads of its own: no method blocks but `close`, none raises."""
 
     def __init__(self, redis_url: str) -> None:
         self._redis = redis.Redis.from_url(
@@ -50,7 +50,6 @@ class Doorbell:
         self._changed = threading.Condition()
         self._closed = threading.Event()
         self._ears: list[Ear] = []
-        self._own = Ear()
         self._threads: list[threading.Thread] = []
         self._reachable = True
 
@@ -76,12 +75,6 @@ class Doorbell:
             self._start("doorbell-ear", self._listen)
         ear.ring()
         return ear
-
-    def wait(self, timeout: float) -> bool:
-        """For a process with one follower: whether the log's bell rang within `timeout` seconds."""
-        if self._own not in self._ears:
-            self._own = self.ear()
-        return self._own.wait(timeout)
 
     def close(self) -> None:
         """Says what is still to be said if Redis answers, and stops."""

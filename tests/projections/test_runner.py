@@ -51,6 +51,14 @@ def running(*runners: Runner) -> Iterator[list[threading.Thread]]:
         assert time.monotonic() - began < 2
 
 
+def filled(url: str, log: Sequence[Event], *names: str) -> None:
+    """Makes these read models (all, if none is named) what they are after `log`."""
+    with connect(url) as connection:
+        for build in BUILDS:
+            if not names or build.model.name in names:
+                Runner(build, url, Script()).apply(connection, 0, log)
+
+
 def until(done: Callable[[], object], seconds: float = 10.0) -> None:
     end = time.monotonic() + seconds
     while not done():
