@@ -47,10 +47,6 @@ class NotFound(Refused):
     """There is no such {what}."""
 
 
-class TooLarge(Refused):
-    """The request body is larger than {limit} bytes."""
-
-
 class PreconditionFailed(Refused):
     """The dialogue is at version {version}, not at {expected}: read it again, then decide."""
 
@@ -133,8 +129,6 @@ class ModelError(BichatError):
     """{detail}"""
 
     code = "model_error"
-    retryable = False
-    """Whether the same request may succeed a little later."""
 
     @property
     def retry_after(self) -> float | None:
@@ -147,28 +141,24 @@ class ModelUnavailable(ModelError):
     """The model cannot be reached or is overloaded: {detail}"""
 
     code = "model_unavailable"
-    retryable = True
 
 
 class ModelCutOff(ModelError):
     """The model's stream ended before the answer did: {detail}"""
 
     code = "model_cut_off"
-    retryable = True
 
 
 class ModelNonsense(ModelError):
     """The model's stream could not be understood: {detail}"""
 
     code = "model_nonsense"
-    retryable = True
 
 
 class ModelSilent(ModelError):
     """The model said nothing for {seconds} s."""
 
     code = "model_silent"
-    retryable = True
 
 
 class ModelRefused(ModelError):
@@ -187,7 +177,6 @@ class WorkerStopped(ModelError):
     """The worker stopped in the middle of the reply; another goes on."""
 
     code = "worker_stopped"
-    retryable = True
 
 
 class WorkerLost(ModelError):

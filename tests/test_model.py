@@ -70,9 +70,8 @@ def test_canonical_bytes_are_stable() -> None:
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 503, 529])
 def test_an_overloaded_server_is_worth_another_try_later(llmock: LLMock, status: int) -> None:
     llmock.add(Fail(status, times=None))
-    with pytest.raises(ModelUnavailable, match=f"HTTP {status}") as caught:
+    with pytest.raises(ModelUnavailable, match=f"HTTP {status}"):
         listen(llmock.base_url())
-    assert caught.value.retryable
     assert len(llmock.requests) == 1, "the client must not try again behind the log's back"
 
 
@@ -86,9 +85,8 @@ def test_retry_after_is_handed_on(llmock: LLMock) -> None:
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422])
 def test_a_refused_request_is_not_worth_repeating(llmock: LLMock, status: int) -> None:
     llmock.fail(status)
-    with pytest.raises(ModelRefused, match=f"HTTP {status}") as caught:
+    with pytest.raises(ModelRefused, match=f"HTTP {status}"):
         listen(llmock.base_url())
-    assert not caught.value.retryable
 
 
 def test_a_spent_quota_is_a_refusal_though_it_is_a_429(llmock: LLMock) -> None:
@@ -117,9 +115,8 @@ def test_what_the_server_says_is_cut_and_holds_no_key(llmock: LLMock) -> None:
 @pytest.mark.parametrize("after", [0, 1, 3])
 def test_a_dropped_connection_is_a_cut(llmock: LLMock, after: int) -> None:
     llmock.reply(WORDS).disconnect(after_chunks=after)
-    with pytest.raises(ModelCutOff) as caught:
+    with pytest.raises(ModelCutOff):
         listen(llmock.base_url())
-    assert caught.value.retryable
 
 
 def test_a_stream_that_ends_without_a_finish_reason_is_a_cut(llmock: LLMock) -> None:
@@ -130,9 +127,8 @@ def test_a_stream_that_ends_without_a_finish_reason_is_a_cut(llmock: LLMock) -> 
 
 def test_a_chunk_that_is_not_json_is_nonsense(llmock: LLMock) -> None:
     llmock.reply(WORDS).corrupt(after_chunks=4)
-    with pytest.raises(ModelNonsense) as caught:
+    with pytest.raises(ModelNonsense):
         listen(llmock.base_url())
-    assert caught.value.retryable
 
 
 def test_silence_in_the_middle_ends_the_call(llmock: LLMock) -> None:
@@ -163,9 +159,8 @@ def test_a_slow_first_word_is_waited_for(llmock: LLMock) -> None:
 def test_nobody_listening_there_is_unavailable() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        with pytest.raises(ModelUnavailable) as caught:
+        with pytest.raises(ModelUnavailable):
             listen(f"http://127.0.0.1:{taken.getsockname()[1]}/v1")
-    assert caught.value.retryable
 
 
 def test_without_a_model_nothing_leaves_this_machine(monkeypatch: pytest.MonkeyPatch, llmock: LLMock) -> None:

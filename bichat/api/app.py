@@ -34,7 +34,6 @@ STATUS: dict[type[errors.BichatError], int] = {
     errors.StateForbids: 409,
     errors.VersionRace: 409,
     errors.PreconditionFailed: 412,
-    errors.TooLarge: 413,
     errors.KeyReused: 422,
     errors.Unavailable: 503,
 }

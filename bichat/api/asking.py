@@ -24,14 +24,13 @@ STREAMED = {
 }
 
 
-def asked(settings: Settings, schedule: str = "now") -> Asked:
+def asked(settings: Settings) -> Asked:
     """What the question asks of the model."""
     return Asked(
         model=settings.model or "",
         max_tokens=settings.max_tokens,
         temperature=settings.temperature,
         top_p=settings.top_p,
-        schedule="off_peak" if schedule == "off_peak" else "now",
     )
 
 

@@ -73,7 +73,7 @@ async def retry(request: Call, dialogue_id: FromPath[UUID], message_id: FromPath
 
 
 def _said(request: Call, data: NewMessages) -> tuple[NewMessage, ...]:
-    asked = asking.asked(data, data.schedule)
+    asked = asking.asked(data)
     if data.messages is UNSET:
         if data.content is UNSET:
             raise Invalid(field="content", reason="is required, or messages")
@@ -85,10 +85,6 @@ def _said(request: Call, data: NewMessages) -> tuple[NewMessage, ...]:
         )
     if data.content is not UNSET or data.name is not None:
         raise Invalid(field="messages", reason="cannot be given together with content or name")
-    if data.messages[-1].role != "user":
-        raise Invalid(
-            field=f"messages[{len(data.messages) - 1}].role", reason="must be user: the last one asks"
-        )
     for place, given in enumerate(data.messages):
         asking.check_length(request, f"messages[{place}].content", given.content)
     last = len(data.messages) - 1

@@ -60,12 +60,12 @@ class GivenMessage(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_on
 
 
 class NewMessages(Settings, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """A question as `content`, or several `messages` of which the last, a user's, asks."""
+    """A question as `content`, or several `messages` of which the last asks."""
 
     content: Text | UnsetType = UNSET
     name: Name | None = None
     messages: Annotated[list[GivenMessage], Meta(min_length=1, max_length=100)] | UnsetType = UNSET
-    schedule: Literal["now", "off_peak"] = "now"
+    schedule: Literal["now"] = "now"
 
 
 class NewLabel(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):

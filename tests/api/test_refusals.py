@@ -56,12 +56,12 @@ MESSAGES: dict[str, tuple[Any, str]] = {
         "messages[1].content",
     ),
     "an answer": ({"messages": [{"role": "assistant", "content": "a"}]}, "messages[0].role"),
-    "no question": ({"messages": [{"role": "system", "content": "a"}]}, "messages[0].role"),
     "a long one of several": (
         {"messages": [{"role": "user", "content": "x" * 32_001}]},
         "messages[0].content",
     ),
     "a schedule": ({"content": "a", "schedule": "later"}, "schedule"),
+    "a schedule that is not kept yet": ({"content": "a", "schedule": "off_peak"}, "schedule"),
     "a name of two lines": ({"content": "a", "name": "a\r\n"}, "name"),
 }
 

@@ -93,6 +93,7 @@ def test_a_page_of_a_long_list_touches_few_blocks(long: psycopg.Connection[Any],
     assert blocks(long, dialogues.MODEL.sql("page"), values) < FEW
 
 
-def test_a_claim_from_a_long_queue_also_of_one_dialogue_touches_few_blocks(long: psycopg.Connection[Any]) -> None:
+def test_a_claim_from_long_queues_touches_few_blocks(long: psycopg.Connection[Any]) -> None:
+    """A thousand dialogues that wait, and one in which 20,000 questions do."""
     values = {"holder": "w", "limit": 4, "seconds": 15}
     assert blocks(long, replies.MODEL.sql("claim"), values) < 2 * FEW
