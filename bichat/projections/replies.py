@@ -172,16 +172,11 @@ async def live(connection: AsyncConnection[Any], holder: str) -> None:
     await connection.execute(MODEL.sql("live"), (holder,))
 
 
-async def dead(connection: AsyncConnection[Any], myself: str) -> set[str]:
-    """The holders of running leases, other than `myself`, that show no sign of life."""
+async def bury(connection: AsyncConnection[Any], myself: str, seconds: float) -> set[str]:
+    """Cuts the leases of holders without a sign of life to `seconds`; returns those cut just now."""
     async with connection.cursor(row_factory=tuple_row) as found:
-        await found.execute(MODEL.sql("dead"), (myself,))
+        await found.execute(MODEL.sql("bury"), {"myself": myself, "seconds": seconds})
         return {holder async for (holder,) in found}
-
-
-async def bury(connection: AsyncConnection[Any], holders: Sequence[str]) -> int:
-    """Ends the leases of `holders` now; returns how many there were."""
-    return (await connection.execute(MODEL.sql("bury"), (list(holders),))).rowcount
 
 
 async def cancel_requested(connection: AsyncConnection[Any], ids: Sequence[UUID]) -> set[UUID]:

@@ -136,15 +136,19 @@ delete from bichat.reply_leases where message_id in (
 -- Shared: the session that this one replaces may not have been noticed to be gone.
 select pg_advisory_lock_shared(hashtextextended('bichat.worker.' || %s, 0));
 
--- name: dead
-select holder from (
-    select distinct holder from bichat.reply_leases
-    where holder not in ('', %s) and expires_at > clock_timestamp() offset 0) held
-where pg_try_advisory_xact_lock(hashtextextended('bichat.worker.' || holder, 0));
-
 -- name: bury
-update bichat.reply_leases set expires_at = clock_timestamp()
-where holder = any(%s) and expires_at > clock_timestamp();
+-- Only cut short, and once: the holder may be reconnecting, and then renews what it holds.
+with dead as materialized (
+    select holder from (
+        select distinct holder from bichat.reply_leases
+        where holder not in ('', %(myself)s)
+          and expires_at > clock_timestamp() + make_interval(secs => %(seconds)s) offset 0) held
+    where pg_try_advisory_xact_lock(hashtextextended('bichat.worker.' || holder, 0))
+)
+update bichat.reply_leases lease set expires_at = clock_timestamp() + make_interval(secs => %(seconds)s)
+from dead where lease.holder = dead.holder
+  and lease.expires_at > clock_timestamp() + make_interval(secs => %(seconds)s)
+returning lease.holder;
 
 -- name: unwanted
 select asked.message_id

@@ -76,15 +76,16 @@ class ReplyWorker:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Works until `stop` is set, then stops within ten seconds."""
-        await asyncio.to_thread(count, "")  # reads the vocabulary
         await self._pool.open(wait=False)
-        await self._life.beat()  # before the first claim
         claiming = asyncio.create_task(self._repeat(self._claim, POLL, self._rung))
         others = [
             asyncio.create_task(self._repeat(self._watch, POLL)),
             asyncio.create_task(self._repeat(self._renew, RENEWED)),
-            asyncio.create_task(self._repeat(self._life.beat, LOOKED)),
+            asyncio.create_task(self._repeat(self._live, LOOKED)),
             asyncio.create_task(self._listen()),
+            asyncio.create_task(
+                asyncio.to_thread(count, "")
+            ),  # reads the vocabulary, not at the first question
         ]
         try:
             await stop.wait()
@@ -115,6 +116,11 @@ class ReplyWorker:
             task = asyncio.create_task(self._take(turn, claim.message_id))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
+
+    async def _live(self) -> None:
+        with suppress(psycopg.Error, OSError):  # the other loops say so; this one keeps its pace
+            if await self._life.beat():
+                await self._renew()  # whoever saw no sign of life has cut these leases short
 
     async def _renew(self) -> None:
         """By timer, not by words: a model that thinks for a minute is not dead."""

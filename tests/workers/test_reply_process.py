@@ -63,7 +63,7 @@ def test_kill_9_in_mid_stream_costs_an_attempt_and_nothing_else(live: World, llm
         llmock.pace(5)
         async with worker(live):
             # Long before its lease has run out: the server knows that its session is gone.
-            answer = await live.answer(dialogue_id, message_id, seconds=life.DEAD_AFTER + 7)
+            answer = await live.answer(dialogue_id, message_id, seconds=life.LEFT + 7)
         assert answer.content == WORDS
         assert answer.answers
         assert answer.answers.attempt == 2
