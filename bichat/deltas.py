@@ -30,6 +30,9 @@ BACKLOG = 512
 PAUSE = 1.0
 """Seconds without a try after Redis did not answer."""
 
+_LOST = (RedisError, OSError, TypeError)
+"""A connection that does not work; asyncio since 3.12 raises `TypeError` on writing to one just closed."""
+
 log = logging.getLogger(__name__)
 
 
@@ -125,7 +128,7 @@ class Deltas:
         if self._listener:
             self._listener.cancel()
             await asyncio.wait([self._listener])
-        with suppress(RedisError, OSError):
+        with suppress(*_LOST):
             await self._redis.aclose()
 
     # --- workers ----------------------------------------------------------------------------------
@@ -156,7 +159,7 @@ class Deltas:
                 # "equal or smaller": these words had arrived, only the answer to that was lost.
                 if isinstance(answer, RedisError) and "equal or smaller" not in str(answer):
                     raise answer
-        except (RedisError, OSError) as error:
+        except _LOST as error:
             self._silent_until = clock() + PAUSE
             self._note(error)
             return False
@@ -171,7 +174,7 @@ class Deltas:
             rows = await self._redis.xrange(_key(message_id, attempt), min=f"({after_n}-0")
         except ResponseError:
             return []
-        except (RedisError, OSError) as error:
+        except _LOST as error:
             self._note(error)
             return []
         said = [Said(message_id, attempt, int(n.partition("-")[0]), entry["text"]) for n, entry in rows]
@@ -214,7 +217,7 @@ class Deltas:
 
     async def _tell(self, verb: str, name: str) -> None:
         if self._pubsub is not None:
-            with suppress(RedisError, OSError):  # the listener meets the same error and starts over
+            with suppress(*_LOST):  # the listener meets the same error and starts over
                 await getattr(self._pubsub, verb)(name)
 
     async def _listen(self) -> None:
@@ -230,7 +233,7 @@ class Deltas:
                         message = await pubsub.get_message(timeout=10)
                         if message:
                             self._heard(message)
-            except (RedisError, OSError) as error:
+            except _LOST as error:
                 self._note(error)
             finally:
                 self._pubsub = None

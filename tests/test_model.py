@@ -206,7 +206,10 @@ def word(text: str, finish: str = "null") -> str:
 def listen_to(body: bytes, longest: float = 900, silence: float = 1) -> tuple[str, Chunk]:
     """The answer of a server that sends `body` to the first caller and then keeps the line open."""
 
+    held: list[asyncio.StreamWriter] = []  # a writer that nobody holds is closed
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        held.append(writer)
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + body)
         await writer.drain()
