@@ -66,23 +66,26 @@ def answer(number: int) -> str:
     return f"Of region {number:04d}: {WORDS} say of region {number:04d}."
 
 
-async def killer(bichat: Stack, every: float) -> int:
-    """Kills the worker and starts another, again and again."""
+async def killer(bichat: Stack, every: float, workers: int) -> int:
+    """Kills a worker and starts another, again and again."""
     kills = 0
     try:
         while True:
             await asyncio.sleep(every)
-            bichat.kill("worker 0")
-            bichat.start("worker 0", "worker")
+            name = f"worker {kills % workers}"
+            bichat.kill(name)
+            bichat.start(name, "worker")
             kills += 1
     except asyncio.CancelledError:
         return kills
 
 
-async def run(bichat: Stack, dialogues: int, clients: int, every: float) -> tuple[list[dict[str, Any]], int]:
+async def run(
+    bichat: Stack, dialogues: int, clients: int, every: float, workers: int
+) -> tuple[list[dict[str, Any]], int]:
     numbers = iter(range(dialogues))
     told: list[dict[str, Any]] = []
-    killing = asyncio.create_task(killer(bichat, every))
+    killing = asyncio.create_task(killer(bichat, every, workers))
 
     async def one(user: str) -> None:
         async with httpx.AsyncClient(base_url=bichat.url, timeout=120) as client:
@@ -128,15 +131,19 @@ def judge(database_url: str, told: list[dict[str, Any]]) -> Counter[str]:
 @click.option("--dialogues", default=200, show_default=True)
 @click.option("--clients", default=20, show_default=True)
 @click.option("--every", default=2.0, show_default=True, help="Seconds between two kills.")
-def main(database_url: str, redis_url: str, dialogues: int, clients: int, every: float) -> None:
+@click.option("--workers", default=1, show_default=True, help="Killed in turn.")
+@click.option("--word", default=10, show_default=True, help="Milliseconds between two words.")
+def main(  # noqa: PLR0917 - options
+    database_url: str, redis_url: str, dialogues: int, clients: int, every: float, workers: int, word: int
+) -> None:
     with (
         tempfile.TemporaryDirectory() as logs,
-        scripted_model({model_of(n): answer(n) for n in range(dialogues)}, chunk_delay_ms=20) as model_url,
+        scripted_model({model_of(n): answer(n) for n in range(dialogues)}, chunk_delay_ms=word) as model_url,
         stack(database_url, redis_url, model_url, Path(logs)) as bichat,
     ):
-        bichat.up()
+        bichat.up(workers=workers)
         started = time.monotonic()
-        told, kills = asyncio.run(run(bichat, dialogues, clients, every))
+        told, kills = asyncio.run(run(bichat, dialogues, clients, every, workers))
         took = time.monotonic() - started
         found = judge(database_url, told)
     click.echo(f"{'seconds':>42} {took:8.1f}\n{'workers killed':>42} {kills:8}")

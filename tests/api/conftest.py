@@ -30,6 +30,7 @@ class Api(Struct, frozen=True):
     url: str
     redis_url: str
     executor: Executor
+    reads: Reads
 
     def client(self, user: str = "anna", **claims: Any) -> httpx.Client:
         """A client with a token for `user`."""
@@ -55,7 +56,7 @@ def served(config: Config, *, reads_from: str | None = None) -> Iterator[Api]:
         running, socket = server(create_app(parts)), listen("127.0.0.1", 0)
         _thread(stack, running.run, [socket])
         stack.callback(setattr, running, "should_exit", True)
-        yield Api(f"http://127.0.0.1:{socket.getsockname()[1]}", config.redis_url, executor)
+        yield Api(f"http://127.0.0.1:{socket.getsockname()[1]}", config.redis_url, executor, parts.reads)
 
 
 def _thread(stack: ExitStack, run: Callable[..., object], *args: object) -> None:

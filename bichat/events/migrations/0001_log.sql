@@ -115,6 +115,9 @@ begin
 end
 $$;
 
+-- Only the writers' role appends.
+revoke all on function bichat.append from public;
+
 create function bichat.head() returns bigint language sql stable security definer
 set search_path = pg_catalog
 as $$ select coalesce(max(notification_id), 0) from bichat.stored_events $$;
