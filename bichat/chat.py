@@ -7,6 +7,7 @@ import sys
 import time
 import unicodedata
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
@@ -32,22 +33,40 @@ def run(url: str, token: str, message: str | None) -> int:
     with httpx.Client(base_url=url, headers=headers, timeout=PATIENCE) as client:
         chat = Chat(client)
         try:
-            answered = [chat.ask(question) for question in ([message] if message is not None else _typed())]
-        except Broken as broken:
-            print(f"bichat: {broken}", file=sys.stderr)
-            return 1
+            if message is not None:
+                return 0 if _answered(chat, message) else 1
+            for question in _typed():
+                try:
+                    _answered(chat, question)
+                except KeyboardInterrupt:
+                    print(f"[no longer waiting{chat.goes_on}]", file=sys.stderr)
         except KeyboardInterrupt:
             print(file=sys.stderr)
             return 130
-    return 0 if message is None or all(answered) else 1
+    return 0
+
+
+def _answered(chat: Chat, question: str) -> bool:
+    try:
+        return chat.ask(question)
+    except Broken as broken:
+        print(f"bichat: {broken}", file=sys.stderr)
+        return False
 
 
 def _typed() -> Iterator[str]:
     """Lines from the terminal, or from a pipe."""
+    terminal = sys.stdin.isatty()
+    if terminal:
+        with suppress(ImportError):  # not every Python has it
+            import readline  # noqa: F401, PLC0415  # `input` can edit and go back with it, and takes long lines
+        print("Ctrl-D leaves, Ctrl-C stops waiting for an answer.", file=sys.stderr)
     while True:
         try:
-            line = input("you> " if sys.stdin.isatty() else "")
+            line = input("you> " if terminal else "")
         except EOFError:
+            if terminal:
+                print()
             return
         if line.strip():
             yield line
@@ -58,15 +77,29 @@ class Chat:
 
     def __init__(self, client: httpx.Client) -> None:
         self._client = client
-        self._dialogue_id: str | None = None
+        self._dialogue_id = ""
+        self._reply = Reply()
+
+    @property
+    def goes_on(self) -> str:
+        """What becomes of the last question when nobody waits for its answer; empty if it never arrived."""
+        return "; the answer goes on being written" if self._reply.last_id else ""
 
     def ask(self, question: str) -> bool:
         """Asks and prints the reply as it comes; False when there is none. Raises `Broken`."""
+        self._reply = Reply()
+        try:
+            return self._ask(question, self._reply)
+        finally:
+            self._reply.end_line()
+            self._dialogue_id = self._reply.dialogue_id or self._dialogue_id
+
+    def _ask(self, question: str, reply: Reply) -> bool:
         question = question.encode(errors="replace").decode()  # a terminal may send what is not UTF-8
         path, body = "/v1/dialogues", {"message": question}
         if self._dialogue_id:
             path, body = f"/v1/dialogues/{self._dialogue_id}/messages", {"content": question}
-        key, reply, trouble = str(uuid4()), Reply(), ""
+        key, trouble = str(uuid4()), ""
         for attempt in range(RESUMES):
             time.sleep(attempt / 2)
             try:
@@ -79,7 +112,6 @@ class Chat:
                         params={"message_id": reply.message_id, "starting_after": reply.last_id},
                     )
                 if reply.told(events):
-                    self._dialogue_id = reply.dialogue_id
                     return reply.completed
             except (httpx.HTTPError, NotNow) as error:
                 trouble = str(error) or type(error).__name__
@@ -105,6 +137,7 @@ class Reply:
         self.last_id: str | None = None
         self.completed = False
         self._shown = ""
+        self._in_line = False
 
     def told(self, events: Iterable[dict[str, Any]]) -> bool:
         """Prints what the events say; True once one of them was the end."""
@@ -130,13 +163,14 @@ class Reply:
 
     def _print(self, text: str) -> None:
         self._shown += text
+        self._in_line = not text.endswith("\n") if text else self._in_line
         sys.stdout.write(printable(text))
         sys.stdout.flush()
 
     def _forget(self) -> None:
         if self._shown:
             print("\n[starting over]", file=sys.stderr)
-        self._shown = ""
+        self._shown, self._in_line = "", False
 
     def _finish(self, content: str) -> None:
         """The committed message is what counts: prints what of it was not heard."""
@@ -145,12 +179,17 @@ class Reply:
         else:
             self._forget()
             self._print(content)
-        print(flush=True)
+        self.end_line()
 
     def _end(self, why: str) -> None:
-        if self._shown:
-            print(flush=True)
+        self.end_line()
         print(f"bichat: {why}", file=sys.stderr)
+
+    def end_line(self) -> None:
+        """What is printed next starts on a line of its own."""
+        if self._in_line:
+            print(flush=True)
+        self._in_line = False
 
 
 def parsed(lines: Iterable[str]) -> Iterator[dict[str, Any]]:

@@ -127,7 +127,7 @@ def chat(message: str | None, url: str | None, token: str | None) -> None:
             raise NobodyServes
         token = token or _token(embedded.with_secrets(settings), LOCAL_TENANT, LOCAL_USER, ("user",), _DAY)
     if not token:
-        raise NobodyServes
+        raise WrongSetting(name="BICHAT_TOKEN", reason="is missing: set it, or give --token")
     sys.exit(terminal.run(url, token, message))
 
 

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import json
+import os
+import pty
+import re
 import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -55,3 +66,93 @@ def test_nobody_there_is_one_clear_line(capsys: pytest.CaptureFixture[str]) -> N
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
     assert run(url, "token", "Hello?") == 1
     assert capsys.readouterr().err.startswith(f"bichat: no answer from {url}")
+
+
+class Answers(BaseHTTPRequestHandler):
+    """Refuses `no`, breaks off `half`, leaves `wait` open, answers the rest."""
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        question = asked.get("message") or asked["content"]
+        match question:
+            case "no":
+                self.send(400, json.dumps({"detail": "It is a no."}))
+            case "half":
+                self.send(200, sse(delta(1, "Half a")))
+            case "wait":
+                self.send(200, sse(delta(1, "Let me ")))
+                threading.Event().wait(20)
+            case _:
+                whole = {"content": f"Yes, {question}."}
+                self.send(200, sse(delta(1, "Yes"), event("completed", 2, message=whole)))
+
+    def do_GET(self) -> None:
+        self.send(404, json.dumps({"detail": "It is gone."}))
+
+    def send(self, status: int, body: str) -> None:
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def sse(*events: dict[str, Any]) -> str:
+    return "".join(f"id: {e['id']}\ndata: {json.dumps(e)}\n\n" for e in events)
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        server.daemon_threads, server.block_on_close = True, False
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_conversation_goes_on_after_a_refusal(
+    url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("no\none\nhalf\ntwo"))
+    assert run(url, "token", None) == 0
+    out, err = capsys.readouterr()
+    assert out == "Yes, one.\nHalf a\nYes, two.\n"
+    assert err == "bichat: It is a no. (400)\nbichat: It is gone. (404)\n"
+    assert run(url, "token", "no") == 1
+
+
+def test_a_conversation_goes_on_when_nobody_is_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setattr(sys, "stdin", io.StringIO("one\ntwo\n"))
+    assert run(url, "token", None) == 0
+    assert capsys.readouterr().err.count(f"bichat: no answer from {url}") == 2
+
+
+def test_on_a_terminal_ctrl_c_stops_waiting_and_then_leaves(url: str) -> None:
+    ours, theirs = pty.openpty()
+    code = (
+        "import fcntl, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+        "from bichat.chat import run; sys.exit(run(sys.argv[1], 'token', None))"
+    )
+    argv, said = [sys.executable, "-c", code, url], b""
+    with subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True) as chat:
+        os.close(theirs)
+        typed = [b"wait\r", b"\x03", b"x" * 5000 + b"\r", b"\x03"]
+        for prompt, keys in zip([b"you> ", b"Let me ", b"you> ", rb"x\.\r\n.*you> "], typed, strict=True):
+            heard = b""
+            while not re.search(prompt, heard, re.DOTALL):
+                heard += os.read(ours, 65_536)
+            said += heard
+            os.write(ours, keys)
+        with suppress(OSError):
+            while more := os.read(ours, 65_536):
+                said += more
+        assert chat.wait(10) == 130
+    os.close(ours)
+    assert said.startswith(b"Ctrl-D leaves")
+    assert b"[no longer waiting; the answer goes on being written]" in said
+    assert b"Yes, " + b"x" * 5000 + b"." in said

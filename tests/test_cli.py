@@ -84,7 +84,7 @@ def test_wrong_usage_is_status_2(words: str) -> None:
         ("migrate", {"REDIS_URL": "here"}, "REDIS_URL: "),
         (f"token --tenant {TENANT} --user me", {"BICHAT_JWT_SECRET": "short"}, "BICHAT_JWT_SECRET: "),
         ("chat hello", {}, "No `bichat serve` runs here"),
-        ("chat hello", {"BICHAT_URL": "http://127.0.0.1:9"}, "set BICHAT_URL and BICHAT_TOKEN"),
+        ("chat hello", {"BICHAT_URL": "http://127.0.0.1:9"}, "BICHAT_TOKEN: is missing"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_status_1_and_one_line(
