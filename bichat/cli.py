@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from uuid import UUID
 
 import click
@@ -19,6 +21,8 @@ LOCAL_TENANT = UUID("00000000-0000-7000-8000-000000000001")
 LOCAL_USER = "me"
 _DAY = 24 * 60 * 60
 _STORES = ("database_url", "redis_url")
+
+log = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -54,18 +58,22 @@ def serve() -> None:
 @bichat.command()
 def api() -> None:
     """Run the HTTP API."""
-    from bichat import wiring
+    from bichat import supervisor, wiring
 
-    with embedded.attached_or_owned(config.load(), *_STORES) as settings:
-        wiring.run_api(_can_check_tokens(settings))
+    with _settings(*_STORES) as settings:
+        log.info("The API starts at %s", supervisor.address(_can_check_tokens(settings)))
+        wiring.run_api(settings)
 
 
 @bichat.command()
 def worker() -> None:
     """Run what has questions answered by the model."""
     from bichat import wiring
+    from bichat.workers.reply import DEFAULT_MODEL
 
-    with embedded.attached_or_owned(config.load(), *_STORES, "openai_base_url") as settings:
+    with _settings(*_STORES, "openai_base_url") as settings:
+        model = settings.bichat_model or DEFAULT_MODEL
+        log.info("The worker starts, %s answers", "no model" if settings.brings_model else model)
         wiring.run_worker(settings)
 
 
@@ -77,7 +85,8 @@ def projector() -> None:
     """
     from bichat import wiring
 
-    with embedded.attached_or_owned(config.load(), *_STORES) as settings:
+    with _settings(*_STORES) as settings:
+        log.info("The projector starts: it follows the log, or stands by while another one does")
         wiring.run_projector(settings)
 
 
@@ -129,6 +138,21 @@ def chat(message: str | None, url: str | None, token: str | None) -> None:
     if not token:
         raise WrongSetting(name="BICHAT_TOKEN", reason="is missing: set it, or give --token")
     sys.exit(terminal.run(url, token, message))
+
+
+@contextmanager
+def _settings(*needed: str) -> Iterator[Config]:
+    """The settings of a part, with servers of our own for what is `needed` and not given."""
+    for name in ("psycopg", "psycopg.pool"):  # the eventsourcing library, imported by now, silences them
+        logging.getLogger(name).setLevel(logging.WARNING)
+    given = config.load()
+    if given.database_url:  # so this is no trial, and what else is missing was forgotten
+        if given.brings_redis:
+            log.warning("REDIS_URL is not set: other parts do not hear this one's private Valkey")
+        if given.brings_model and "openai_base_url" in needed:
+            log.warning("OPENAI_API_KEY and OPENAI_BASE_URL are not set: only a small toy model can answer")
+    with embedded.attached_or_owned(given, *needed) as settings:
+        yield settings
 
 
 def _token(settings: Config, tenant: UUID, user: str, roles: tuple[str, ...], ttl: int) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from bichat import wiring
 from bichat.config import Config, environment
-from bichat.embedded import Part, Servers, owned
+from bichat.embedded import Part, Servers, owned, refuse_if_owned
 from bichat.errors import BichatError, PortTaken, WrongSetting
 
 log = logging.getLogger(__name__)
@@ -55,6 +55,7 @@ def serve(config: Config, say: Callable[[Config, str], None]) -> None:
 
     Raises `PortTaken`, `DataDirectoryTaken`, `PartFailed` and what `wiring.migrate` raises.
     """
+    refuse_if_owned(config)  # before the port: whoever owns the directory most often has that as well
     _check_port(config.bichat_host, config.bichat_port)
     stopping = _Stopping()
     with owned(config) as servers:

@@ -109,8 +109,9 @@ def test_an_unreachable_database_is_one_line_without_its_password(environ: dict[
     }
     done = run(environ, verb)
     assert done.returncode == 1
-    assert done.stderr.startswith("bichat: DATABASE_URL cannot be reached: ")
-    assert done.stderr.count("\n") == 1
+    *before, last = done.stderr.splitlines()
+    assert last.startswith("bichat: DATABASE_URL cannot be reached: ")
+    assert all(" INFO bichat.cli: The " in line for line in before)
     assert "hunter2" not in done.stderr
 
 
@@ -123,6 +124,20 @@ def test_serve_on_a_taken_port_starts_nothing(environ: dict[str, str]) -> None:
         f"bichat: Port {port} on 127.0.0.1 is taken: stop what uses it, or set BICHAT_PORT.\n"
     )
     assert not Path(environ["BICHAT_DATA_DIR"], "postgres").exists()
+
+
+@pytest.mark.parametrize(
+    ("verb", "forgotten"), [("api", ["REDIS_URL"]), ("worker", ["REDIS_URL", "OPENAI_API_KEY"])]
+)
+def test_a_forgotten_setting_is_told(environ: dict[str, str], verb: str, forgotten: list[str]) -> None:
+    environ |= {
+        "DATABASE_URL": "postgresql://someone:hunter2@127.0.0.1:9/x",
+        "BICHAT_MASTER_KEY": "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY=",
+        "BICHAT_JWT_SECRET": SECRET,
+    }
+    said = run(environ, verb).stderr.splitlines()
+    warned = [line.partition(" WARNING bichat.cli: ")[2] for line in said if " WARNING " in line]
+    assert [line.split()[0] for line in warned] == forgotten
 
 
 def test_a_token_says_who(environ: dict[str, str]) -> None:
@@ -266,3 +281,9 @@ def test_serve_stops_in_time_with_a_stream_open(serve: Serve, llmock: LLMock) ->
     assert serve.process.wait(15) == 0
     assert time.monotonic() - began <= 10
     assert not any(Path(f"/proc/{pid}").exists() for pid in children.values())
+
+
+def test_serve_a_second_time_names_the_first(serve: Serve) -> None:
+    done = run(serve.environ, "serve")
+    assert done.returncode == 1
+    assert f"is in use by process {serve.process.pid}: stop it" in done.stderr

@@ -77,6 +77,13 @@ def owner(directory: Path) -> int | None:
     return None
 
 
+def refuse_if_owned(config: Config) -> None:
+    """Raises `DataDirectoryTaken` when another process has the data directory now."""
+    path = config.bichat_data_dir.absolute()
+    if (pid := owner(path)) is not None:
+        raise DataDirectoryTaken(path=path, pid=pid)
+
+
 def _named_in(directory: Path) -> int:
     """The owner's process id; 0 while it has not written it yet."""
     text = (directory / _LOCK).read_text()
