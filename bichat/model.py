@@ -77,6 +77,8 @@ class Model:
             base_url=base_url,
             max_retries=0,
             timeout=openai.Timeout(None, connect=10.0),  # silence is measured from chunk to chunk, below
+            # People's text goes to the server that was named, not where that one points.
+            http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False),
         )
 
     async def close(self) -> None:
@@ -213,6 +215,8 @@ def _message(error: openai.APIError) -> str:
 
 
 def _refusal(status: int, told: str, retry_after: float | None) -> ModelError:
+    if 300 <= status < 400:
+        told = "it redirects, which is not followed; OPENAI_BASE_URL must be the address itself"
     detail = f"HTTP {status}: {told}" if told else f"HTTP {status}"
     overloaded = status in (408, 409, 425, 429) or status >= 500
     if overloaded and "insufficient_quota" not in told:

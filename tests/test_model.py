@@ -192,6 +192,26 @@ def test_giving_up_listening_closes_the_connection(llmock: LLMock) -> None:
     assert len(llmock.requests) == 1
 
 
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_refused_and_nobody_else_is_asked(llmock: LLMock, status: int) -> None:
+    told = f"HTTP/1.1 {status} Moved\r\nLocation: {llmock.base_url()}/chat/completions\r\n"
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"{told}Content-Length: 0\r\n\r\n".encode())
+        await writer.drain()
+        writer.close()
+
+    async def story() -> None:
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            await hear(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1")
+
+    llmock.reply(WORDS)
+    with pytest.raises(ModelRefused, match=f"HTTP {status}: it redirects"):
+        asyncio.run(story())
+    assert llmock.requests == []
+
+
 # --- what llmock does not know: a server that answers with whatever bytes it is given -------------
 
 
