@@ -17,7 +17,7 @@ from bichat.api import dialogues, health, messages, stream, usage
 from bichat.api.auth import Verifier, admit
 from bichat.api.call import Call, Parts
 from bichat.api.conversation import Streams
-from bichat.api.docs import complete, openapi, ui_files
+from bichat.api.docs import complete, openapi, ui_file
 from bichat.api.parameters import query_names, refuse_unknown
 from bichat.api.problems import PRIVATE, FieldError, fields_of, problem
 from bichat.config import Config
@@ -58,7 +58,7 @@ def create_app(parts: Parts) -> Litestar:
         security=[{"bearer": []}],
     )
     app = Litestar(
-        [v1, health.router, *ui_files()],
+        [v1, health.router, ui_file],
         request_class=Call,
         lifespan=[_open],
         state=State({"parts": parts, "verifier": Verifier(config), "streams": Streams()}),
@@ -114,7 +114,7 @@ def of_bichat(request: Request, error: Exception) -> Response[bytes]:  # type: i
     kinds = type(error).__mro__
     status = next((STATUS[kind] for kind in kinds if kind in STATUS), None)
     if status is None:
-        log.error("%s %s failed", request.scope["method"], path, exc_info=error)
+        log.error("%s %r failed", request.scope["method"], path[:200], exc_info=error)
         return problem("InternalError", 500, "Something went wrong here; it was logged.", path=path)
     headers = next((HEADERS[kind] for kind in kinds if kind in HEADERS), None)
     named = []
@@ -122,7 +122,7 @@ def of_bichat(request: Request, error: Exception) -> Response[bytes]:  # type: i
         named = [FieldError(str(error.facts["field"]), str(error.facts["reason"]))]
     detail = str(error)
     if isinstance(error, errors.Unavailable) and error.facts:  # what ails our servers is not for strangers
-        log.warning("%s %s: %s", request.scope["method"], path, error)
+        log.warning("%s %r: %s", request.scope["method"], path[:200], error)
         detail = errors.Unavailable().message()
     return problem(type(error).__name__, status, detail, path=path, errors=named, headers=headers)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from litestar import Response
@@ -24,6 +25,9 @@ STREAMED = {
 }
 
 
+_QUALITY = re.compile(r"q=([01](?:\.[0-9]{0,3})?)")
+
+
 def asked(settings: Settings) -> Asked:
     """What the question asks of the model."""
     return Asked(
@@ -41,13 +45,23 @@ def check_length(call: Call, field: str, text: str) -> None:
         raise Invalid(field=field, reason=f"must be at most {longest} characters long")
 
 
+def streamed(accept: str) -> bool:
+    """Whether a stream is asked for by its name, and JSON is not preferred to it."""
+    worth: dict[str, float] = {}
+    for given in accept.lower().split(","):
+        kind, *parameters = (part.strip() for part in given.split(";"))
+        qualities = [found[1] for part in parameters if (found := _QUALITY.fullmatch(part))]
+        worth[kind] = float(qualities[0]) if qualities else 1.0
+    return 0 < worth.get("text/event-stream", 0) >= worth.get("application/json", 0)
+
+
 async def answer(call: Call, outcome: Outcome) -> Response[Any]:
     """202, or the stream of the reply when the caller accepts one."""
     assert outcome.message_id is not None  # noqa: S101 - commands that ask say what they asked
     headers = {"Location": f"/v1/dialogues/{outcome.dialogue_id}?min_version={outcome.version}"}
     if outcome.replayed:
         headers["Idempotent-Replayed"] = "true"
-    if "text/event-stream" in call.headers.get("accept", "").lower():
+    if streamed(",".join(call.headers.getall("accept", []))):
         return follow_reply(call, outcome, headers)
     accepted = Accepted(
         dialogue_id=outcome.dialogue_id,

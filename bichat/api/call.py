@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Any
 from uuid import UUID
@@ -9,6 +10,7 @@ from uuid import UUID
 import msgspec
 from litestar import Request
 from litestar.datastructures import State
+from litestar.exceptions import ClientException, InternalServerException
 from msgspec import Struct
 from uuid_utils.compat import uuid7
 
@@ -22,6 +24,8 @@ from bichat.deltas import Deltas
 from bichat.errors import Invalid
 from bichat.events.envelope import Actor, Metadata
 from bichat.projections.reads import Reads
+
+log = logging.getLogger(__name__)
 
 
 class Parts(Struct, frozen=True):
@@ -42,11 +46,22 @@ class Call(Request[Caller, str, State]):
         parts: Parts = self.app.state["parts"]
         return parts
 
+    async def body(self) -> bytes:
+        """The body; a client that leaves in the middle of it is no mistake of ours."""
+        try:
+            return await super().body()
+        except InternalServerException as error:
+            log.debug("%s %r: %s", self.method, self.scope["path"][:200], error.detail)
+            raise ClientException(error.detail) from None
+
     async def json(self) -> Any:
         """The body as the handler's `data` struct.
 
         litestar would read it leniently ("5" for 5) and then convert it; this is strict and once.
         """
+        kind = self.headers.get("content-type", "application/json").partition(";")[0]
+        if kind.strip().lower() != "application/json":
+            raise Invalid(field="Content-Type", reason="must be application/json")
         declared = self.route_handler.parsed_data_field
         try:
             return msgspec.json.decode(await self.body(), type=declared.annotation if declared else Any)
@@ -62,17 +77,26 @@ class Call(Request[Caller, str, State]):
             command, by, once=self._once(body), if_match=self._if_match()
         )
 
+    def _header(self, name: str) -> str | None:
+        given = self.headers.getall(name, [])
+        if len(given) > 1:
+            raise Invalid(field=name, reason="must be given once")
+        return given[0] if given else None
+
     def _once(self, body: Struct | None) -> Once | None:
-        key = self.headers.get("idempotency-key")
+        key = self._header("Idempotency-Key")
         if key is None:
             return None
         if not 1 <= len(key) <= 255 or not (key.isascii() and key.isprintable()):
             raise Invalid(field="Idempotency-Key", reason="must be 1 to 255 printable ASCII characters")
-        route = f"{self.method} {self.scope['path']}\n".encode()
-        return Once(key, route + (msgspec.json.encode(body, order="deterministic") if body else b""))
+        # An id can be written in capitals, and is the same.
+        ids = (UUID(text).hex for text in self.path_params.values())
+        route = " ".join((self.method, self.scope["path_template"], *ids))
+        said = msgspec.json.encode(body, order="deterministic") if body else b""
+        return Once(key, f"{route}\n".encode() + said)
 
     def _if_match(self) -> int | None:
-        tag = self.headers.get("if-match")
+        tag = self._header("If-Match")
         if tag is None:
             return None
         found = re.fullmatch(r'"(\d{1,18})"', tag)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from litestar import Litestar, Router
+from litestar import Litestar, get
+from litestar.exceptions import NotFoundException
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin, YamlRenderPlugin
 from litestar.openapi.spec import (
@@ -21,7 +22,8 @@ from litestar.openapi.spec import (
     Schema,
     SecurityScheme,
 )
-from litestar.static_files import create_static_files_router
+from litestar.params import FromPath
+from litestar.response import File
 
 from bichat import __version__
 from bichat.api.health import Health
@@ -39,6 +41,7 @@ from bichat.api.schemas import (
 from bichat.api.usage import Spending
 
 FILES = "/schema/files"
+UI = ("swagger-ui-bundle.js", "swagger-ui.css", "swagger-ui-standalone-preset.js")
 STRUCTS = (
     Accepted, Changed, Dialogue, Dialogues, Health, Messages, NewDialogue, NewLabel, NewMessages, Problem,
     Spending,
@@ -59,9 +62,9 @@ def openapi() -> OpenAPIConfig:
         render_plugins=[
             SwaggerRenderPlugin(
                 path="/",
-                js_url=f"{FILES}/swagger-ui-bundle.js",
-                css_url=f"{FILES}/swagger-ui.css",
-                standalone_preset_js_url=f"{FILES}/swagger-ui-standalone-preset.js",
+                js_url=f"{FILES}/{UI[0]}",
+                css_url=f"{FILES}/{UI[1]}",
+                standalone_preset_js_url=f"{FILES}/{UI[2]}",
                 favicon="",
             ),
             JsonRenderPlugin(),
@@ -70,13 +73,13 @@ def openapi() -> OpenAPIConfig:
     )
 
 
-def ui_files() -> list[Router]:
-    """Serves Swagger UI's own files out of the package that carries them."""
+@get(f"{FILES}/{{name:str}}", include_in_schema=False)
+async def ui_file(name: FromPath[str]) -> File:
+    """One of Swagger UI's own files, out of the package that carries them."""
     package = find_spec("swagger_ui")  # only its files: nothing of it is imported
-    if package is None or package.origin is None:
-        return []
-    files = Path(package.origin).parent / "static"
-    return [create_static_files_router(FILES, [files], include_in_schema=False)]
+    if name not in UI or package is None or package.origin is None:
+        raise NotFoundException
+    return File(Path(package.origin).parent / "static" / name, content_disposition_type="inline")
 
 
 def complete(app: Litestar, longest: int) -> None:

@@ -14,6 +14,8 @@ from bichat.api.schemas import REASONS
 from bichat.errors import Invalid
 
 PROBLEM_JSON = "application/problem+json"
+LONGEST = 100
+"""Characters of a stranger's field name that are said back."""
 PRIVATE = {"Cache-Control": "private, no-store"}
 
 
@@ -74,15 +76,16 @@ def refused(error: msgspec.ValidationError, where: str = "body") -> Invalid:
     for pattern, told in ((_UNKNOWN, "is not a field here"), (_MISSING, "is required")):
         if named := pattern.match(reason):
             place, reason = f"{place}.{named[1]}".strip("."), told
-    return Invalid(field=place or where, reason=_plain(reason))
+    return Invalid(field=place[:LONGEST] or where, reason=_plain(reason))
 
 
 def _plain(reason: str) -> str:
+    """In our words, and not the whole of what was sent."""
     if _PATTERN.match(reason):
         return next(
             (told for pattern, told in REASONS.items() if repr(pattern) in reason), "has a wrong form"
         )
-    return reason.replace("`", "").replace("Expected", "must be", 1).replace("got", "not")
+    return reason.replace("`", "").replace("Expected", "must be", 1).replace("got", "not")[: 2 * LONGEST]
 
 
 def fields_of(extra: Any, names: Mapping[str, str]) -> list[FieldError]:

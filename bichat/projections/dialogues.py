@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import UUID
 
@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from psycopg import AsyncConnection, Connection
 from psycopg.rows import tuple_row
 
+from bichat.errors import Invalid
 from bichat.events.dialogue import Lifecycle, QuestionStatus
 from bichat.events.envelope import Event
 from bichat.events.transcript import Dialogue, Message, Turn, transcribe
@@ -134,7 +135,7 @@ async def page(
 
     Raises `Invalid` for an `after` that is no cursor of this list.
     """
-    before, before_id = cursor.read(after, tuple[datetime, UUID]) if after else _FIRST
+    before, before_id = _place(after) if after else _FIRST
     values = {
         "tenant_id": tenant_id, "user_id": user_id, "state": state, "limit": limit + 1, "offset": offset,
         "before": str(before), "before_id": before_id, "pattern": f"%{_escaped(q)}%",
@@ -148,6 +149,16 @@ async def page(
     return Page(
         data=tuple(rows[:limit]), next=cursor.write((more.updated_at, more.id)) if more else None, total=total
     )
+
+
+def _place(after: str) -> tuple[datetime, UUID]:
+    at, dialogue_id = cursor.read(after, tuple[datetime, UUID])
+    try:
+        if at.tzinfo is None:
+            raise ValueError(at)
+        return at.astimezone(UTC), dialogue_id
+    except (ValueError, OverflowError):  # in UTC it would be before year 1, or after year 9999
+        raise Invalid(field="after", reason="is not a cursor that this list gave out") from None
 
 
 def _listed(row: Sequence[Any]) -> Listed:

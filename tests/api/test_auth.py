@@ -92,7 +92,7 @@ BAD = {
     "expired": f"Bearer {token(exp=int(time.time()) - 1)}",
     "no expiry": f"Bearer {token(exp=None)}",
     "an expiry that is none": f"Bearer {token(exp='soon')}",
-    "not yet": f"Bearer {token(nbf=int(time.time()) + 60)}",
+    "not yet": f"Bearer {token(nbf=int(time.time()) + 3600)}",
     "nobody": f"Bearer {token('')}",
     "too long a name": f"Bearer {token('x' * 129)}",
     "a NUL in the name": f"Bearer {token(chr(0))}",

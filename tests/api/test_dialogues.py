@@ -59,6 +59,16 @@ def test_a_repeated_command_answers_as_the_first_did(anna: httpx.Client) -> None
     assert elsewhere.status_code == 422
 
 
+def test_an_id_in_capitals_is_the_same_request(anna: httpx.Client) -> None:
+    dialogue_id, _ = ask(anna)
+    key = {"Idempotency-Key": str(uuid4())}
+    first = anna.post(f"/v1/dialogues/{dialogue_id}/unarchive", headers=key)
+    again = anna.post(f"/v1/dialogues/{str(dialogue_id).upper()}/unarchive", headers=key)
+    assert (again.status_code, again.json()) == (200, first.json())
+    other, _ = ask(anna)
+    assert anna.post(f"/v1/dialogues/{other}/unarchive", headers=key).status_code == 422
+
+
 def test_a_dialogue_goes_away_and_comes_back(anna: httpx.Client) -> None:
     dialogue_id, _ = ask(anna)
     path = f"/v1/dialogues/{dialogue_id}"

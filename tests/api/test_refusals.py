@@ -9,6 +9,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from bichat.projections import cursor
 from tests.api.conftest import Api
 from tests.api.talk import ask
 
@@ -27,6 +28,8 @@ BODIES: dict[str, tuple[Any, str]] = {
     "an escape": ({"message": "\x1b[2J"}, "message"),
     "a long message": ({"message": "x" * 32_001}, "message"),
     "a number": ({"message": 5}, "message"),
+    "a long unknown field": ({**MESSAGE, "x" * 1000: 1}, "x" * 100),
+    "an unknown field with a place": ({**MESSAGE, "a - at `$." + "x" * 1000: 1}, "x" * 100),
     "an unknown field": ({**MESSAGE, "mesage": 1}, "mesage"),
     "a label of two lines": ({**MESSAGE, "label": "a\nb"}, "label"),
     "a label that ends in a line": ({**MESSAGE, "label": "a\n"}, "label"),
@@ -76,12 +79,36 @@ def test_bad_messages_are_refused_by_name(anna: httpx.Client, body: Any, field: 
 @pytest.mark.parametrize(
     ("name", "value"),
     [("Idempotency-Key", ""), ("Idempotency-Key", "x" * 256), ("Idempotency-Key", b"caf\xe9"),
+     ("Idempotency-Key", ("a", "a")), ("If-Match", ('"2"', '"2"')),
      ("If-Match", "2"), ("If-Match", '"two"'), ("If-Match", 'W/"2"')],
 )  # fmt: skip
-def test_bad_headers_are_refused_by_name(anna: httpx.Client, name: str, value: str | bytes) -> None:
+def test_bad_headers_are_refused_by_name(
+    anna: httpx.Client, name: str, value: str | bytes | tuple[str, str]
+) -> None:
     dialogue_id, _ = ask(anna)
-    headers: Any = {name: value}
+    headers: Any = [(name, one) for one in (value if isinstance(value, tuple) else (value,))]
     check(anna.post(f"/v1/dialogues/{dialogue_id}/archive", headers=headers), 400, name)
+
+
+NOWHERE = "00000000-0000-7000-8000-000000000000"
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", ""])
+def test_a_body_of_another_kind_is_refused(anna: httpx.Client, kind: str) -> None:
+    body = json.dumps(MESSAGE)
+    check(anna.post("/v1/dialogues", content=body, headers={"Content-Type": kind}), 400, "Content-Type")
+    for good in ("application/json", "Application/JSON ; charset=utf-8"):
+        told = anna.post("/v1/dialogues", content=body, headers={"Content-Type": good})
+        assert told.status_code == 202
+
+
+@pytest.mark.parametrize(
+    "time", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "2026-11-22T12:00:00"]
+)
+def test_a_crafted_cursor_is_refused(anna: httpx.Client, time: str) -> None:
+    check(anna.get("/v1/dialogues", params={"after": cursor.write((time, NOWHERE))}), 400, "after")
+    fine = cursor.write(("2026-11-22T12:00:00+23:59", NOWHERE))
+    assert anna.get("/v1/dialogues", params={"after": fine}).status_code == 200
 
 
 QUERIES = {
@@ -89,9 +116,9 @@ QUERIES = {
     "?state=gone": "state", "?after=here": "after", "?q=%00": "q", "?lmit=5": "lmit",
     "?min_position=-1": "min_position",
     "?offset=1&after=x": "offset", f"?min_position={2**63}": "min_position",
-    "/x": "dialogue_id", f"/{uuid4()}/stream?message_id=x": "message_id",
-    f"/{uuid4()}/stream?starting_after=1": "starting_after", f"/{uuid4()}/messages?order=up": "order",
-    f"/{uuid4()}/messages?after=zz": "after",
+    "/x": "dialogue_id", f"/{NOWHERE}/stream?message_id=x": "message_id",
+    f"/{NOWHERE}/stream?starting_after=1": "starting_after", f"/{NOWHERE}/messages?order=up": "order",
+    f"/{NOWHERE}/messages?after=zz": "after",
 }  # fmt: skip
 
 
@@ -103,6 +130,8 @@ def test_bad_queries_are_refused_by_name(anna: httpx.Client, query: str, field: 
 def test_what_is_not_there_is_a_problem_too(anna: httpx.Client) -> None:
     check(anna.get("/v1/nothing"), 404)
     check(anna.get(f"/v1/dialogues/{uuid4()}"), 404)
+    for file in ("%00", "x" * 256, "swagger-ui.css/x", "..%2f__init__.py", "swagger-ui.js.map"):
+        check(anna.get(f"/schema/files/{file}"), 404)
     allowed = check(anna.put("/v1/dialogues"), 405).headers["allow"]
     assert set(allowed.split(", ")) == {"GET", "OPTIONS", "POST"}
     check(anna.post("/v1/dialogues", content=b"x" * 4_000_001), 413)

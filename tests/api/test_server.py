@@ -5,17 +5,21 @@ from __future__ import annotations
 import logging
 import re
 import socket
+import time
 from typing import Any
 
 import httpx
 import msgspec
 import pytest
+from litestar import Request
 
+from bichat.api.app import of_bichat
+from bichat.api.asking import streamed
 from bichat.api.server import WithoutQuery, listen
 from bichat.config import Config
-from bichat.errors import PortTaken
+from bichat.errors import PortTaken, ReadsUnavailable
 from tests.api.conftest import Api, served
-from tests.api.tokens import SECRET
+from tests.api.tokens import SECRET, token
 
 
 def test_a_taken_port_is_one_clear_line() -> None:
@@ -108,3 +112,43 @@ def test_the_page_needs_no_internet(api: Api) -> None:
     assert len(loaded) == 3
     for path in loaded:
         assert httpx.get(f"{api.url}{path}").status_code == 200
+
+
+def test_who_leaves_in_mid_body_is_no_error(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "bichat")
+    host, port = api.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as leaver:
+        head = f"POST /v1/dialogues HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token()}\r\n"
+        leaver.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+    for _ in range(100):
+        if "disconnected" in caplog.text:
+            break
+        time.sleep(0.05)
+    assert [(record.levelname, record.exc_info) for record in caplog.records] == [("DEBUG", None)]
+
+
+def test_a_path_cannot_forge_a_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    scope: Any = {"type": "http", "method": "GET", "path": "/x\nERROR all is lost"}
+    for error in (ValueError("ours"), ReadsUnavailable(reason="theirs")):
+        of_bichat(Request(scope), error)
+    assert [record.getMessage().count("\n") for record in caplog.records] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("accept", "is_streamed"),
+    [
+        ("text/event-stream", True),
+        ("Text/Event-Stream;charset=utf-8", True),
+        ("application/json, text/event-stream", True),
+        ("text/event-stream; q=0.5", True),
+        ("text/event-stream;q=0", False),
+        ("text/event-stream;q=0.5, application/json", False),
+        ("text/event-stream;q=0.000", False),
+        ("x-text/event-streams", False),
+        ('application/json;profile="text/event-stream"', False),
+        ("*/*", False),
+        ("", False),
+    ],
+)
+def test_a_stream_is_asked_for_by_its_name(accept: str, is_streamed: bool) -> None:
+    assert streamed(accept) == is_streamed
