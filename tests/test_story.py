@@ -92,6 +92,7 @@ def test_a_question_is_asked_answered_streamed_and_never_lost(
     sse = {"Accept": "text/event-stream"}
 
     # Anna asks, and hears the answer word by word.
+    llmock.slow_first_token(1)  # she is there before it begins
     llmock.reply(ANSWER)
     heard = hear(
         client, "POST", "/v1/dialogues", json={"message": "How were sales?", "label": "Sales"}, headers=sse
@@ -114,8 +115,9 @@ def test_a_question_is_asked_answered_streamed_and_never_lost(
     llmock.disconnect(after_chunks=3)
     llmock.reply(ANSWER)
     heard = hear(client, "POST", f"{path}/messages", json={"content": "And in May?"}, headers=sse)
-    assert kinds(heard) == ["started", "superseded", "started", "completed"]
-    assert heard[-1]["attempt"] == 2
+    assert kinds(heard)[-2:] == ["started", "completed"]
+    assert kinds(heard)[:-2] in ([], ["started", "superseded"])  # the first attempt may be over too soon
+    assert [event["attempt"] for event in heard if event["type"] != "reply.delta"][-2:] == [2, 2]
 
     # It refuses for good: the question is kept, and can be asked again.
     llmock.fail(400)
@@ -166,11 +168,13 @@ def test_a_server_that_stops_leaves_every_stream_resumable(
                 continue
         with elsewhere.stream("GET", url + path) as response:
             lines = parsed(response.iter_lines())
-            last = next(lines)
+            heard = [next(lines)]
             began = time.monotonic()
             second.send_signal(signal.SIGTERM)
-            assert [event["type"] for event in lines] == []
+            heard += lines
             assert second.wait(10) == 0
             assert time.monotonic() - began < 5
-    rest = hear(client, "GET", path, headers={"Last-Event-ID": last["id"]})
-    assert (kinds(rest), words(rest)) == (["completed"], ANSWER)
+    assert kinds(heard) == ["started"]
+    rest = hear(client, "GET", path, headers={"Last-Event-ID": heard[-1]["id"]})
+    assert (kinds(rest), rest[-1]["message"]["content"]) == (["completed"], ANSWER)
+    assert words(heard + rest) in ("", ANSWER)  # none when the answer was there before she came back

@@ -91,12 +91,14 @@ class Telling:
         told = self.mark.seq == turn.seq
         if told and (turn.attempt != self.mark.attempt or turn.status == "waiting"):
             yield self._close("reply.superseded", turn, self.mark.attempt)
-        self._at(version)
-        if turn.status == "running" and not self.mark.seq:
+        if turn.status == "running":
+            self._at(version)
+        if turn.status in ("running", "answered", "failed") and not self.mark.seq:
             self.question = turn.message_id
             self.mark = replace(self.mark, seq=turn.seq, attempt=turn.attempt, segments=0)
             yield self._event("reply.started", turn.message_id, turn.attempt, model=turn.model)
-        elif turn.status in ("answered", "failed", "cancelled"):
+        self._at(version)  # an end comes after this: who has heard a start only resumes before it
+        if turn.status in ("answered", "failed", "cancelled"):
             yield self._ended(turn, answer)
 
     def _ended(self, turn: Turn, answer: Message | None) -> bytes:

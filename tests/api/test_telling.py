@@ -80,9 +80,10 @@ def test_what_comes_together_is_told_in_the_order_in_which_it_happened() -> None
     )
     events = list(read(telling.dialogue(together)))
     assert [event["type"] for event in events] == [
-        "message.added", "reply.superseded", "reply.completed", "reply.started", "dialogue.changed",
+        "message.added", "reply.superseded", "reply.started", "reply.completed", "reply.started",
+        "dialogue.changed",
     ]  # fmt: skip
-    assert [Mark.read("", event["id"]).version for event in events] == [4, 6, 7, 8, 9]
+    assert [Mark.read("", event["id"]).version for event in events] == [4, 6, 6, 7, 8, 9]
     for place, event in enumerate(events):
         again = Telling(DIALOGUE, Mark.read("", event["id"]))
         list(again.begin(together.dialogue))
@@ -94,10 +95,19 @@ def test_what_comes_together_is_told_in_the_order_in_which_it_happened() -> None
 def test_the_end_is_told_once() -> None:
     telling = Telling(DIALOGUE, Mark(), only=UUID(int=1))
     answered = Reply(turn(1, 7, "answered"), message(2, 7, answers=1))
-    assert told(telling.reply(answered)) == ["reply.completed 1"]
+    assert told(telling.reply(answered)) == ["reply.started 1", "reply.completed 1"]
     assert telling.over
     again = Telling(DIALOGUE, telling.mark, only=UUID(int=1))
     assert (list(again.reply(answered)), again.over) == ([], True)
+
+
+@pytest.mark.parametrize("status", ["answered", "failed"])
+def test_who_has_heard_a_late_start_only_hears_the_end_on_resuming(status: QuestionStatus) -> None:
+    ended = Reply(turn(1, 7, status, 2), message(2, 7, answers=1) if status == "answered" else None)
+    heard = list(read(Telling(DIALOGUE, Mark(), only=UUID(int=1)).reply(ended)))
+    assert [event["attempt"] for event in heard] == [2, 2]
+    again = Telling(DIALOGUE, Mark.read("", heard[0]["id"]), only=UUID(int=1))
+    assert list(read(again.reply(ended))) == heard[1:]
 
 
 def test_a_mark_of_another_reply_is_no_hindrance() -> None:
