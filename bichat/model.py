@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import openai
@@ -17,8 +17,14 @@ from msgspec import Meta, Struct
 from bichat.config import Config
 from bichat.errors import ModelCutOff, ModelError, ModelNonsense, ModelRefused, ModelSilent, ModelUnavailable
 
+if TYPE_CHECKING:
+    import httpx2  # openai's
+
 LONGEST_ANSWER = 400_000
 """Characters; a model that goes on is cut there, with `finish` "length"."""
+
+LONGEST_LINE, LONGEST_RESPONSE = 4_000_000, 64_000_000
+"""Bytes; the client would collect a line without end until the memory is full."""
 
 AFTER_FINISH = 2.0
 """Seconds that a finished answer waits for its usage."""
@@ -78,7 +84,9 @@ class Model:
             max_retries=0,
             timeout=openai.Timeout(None, connect=10.0),  # silence is measured from chunk to chunk, below
             # People's text goes to the server that was named, not where that one points.
-            http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False),
+            http_client=openai.DefaultAsyncHttpxClient(
+                follow_redirects=False, event_hooks={"response": [_bound]}
+            ),
         )
 
     async def close(self) -> None:
@@ -142,6 +150,8 @@ class Model:
         """Turns what the client raises into errors of ours, without a secret or a trace in them."""
         try:
             yield
+        except ModelError:
+            raise
         except openai.APIStatusError as error:
             wait = _retry_after(error.response.headers.get("retry-after", ""))
             raise _refusal(error.status_code, self._told(_message(error)), wait) from None
@@ -164,6 +174,22 @@ class Model:
 
 
 # --- the wire ------------------------------------------------------------------------------------
+
+
+async def _bound(response: httpx2.Response) -> None:
+    """What is read of the response ends at the limits."""
+    whole = response.aiter_bytes
+
+    async def bounded(chunk_size: int | None = None) -> AsyncGenerator[bytes, None]:
+        line = total = 0
+        async for part in whole(chunk_size):
+            total += len(part)
+            line = len(part) - end if (end := part.rfind(b"\n") + 1) else line + len(part)
+            if line > LONGEST_LINE or total > LONGEST_RESPONSE:
+                raise ModelNonsense(detail="it sends too much")
+            yield part
+
+    response.aiter_bytes = bounded  # type: ignore[method-assign]  # after unpacking: a few bytes may hold many
 
 
 class _Delta(Struct):

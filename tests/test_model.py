@@ -322,6 +322,14 @@ def test_an_answer_that_drips_for_ever_is_cut() -> None:
         listen_to(body, longest=0.3, silence=5)
 
 
+@pytest.mark.parametrize("body", [b"data: " + b"x" * 2_000_000, told(*[word('""')] * 20_000)])
+def test_a_response_without_measure_is_nonsense(monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
+    monkeypatch.setattr("bichat.model.LONGEST_LINE", 1_000_000)
+    monkeypatch.setattr("bichat.model.LONGEST_RESPONSE", 1_000_000)
+    with pytest.raises(ModelNonsense, match="too much"):
+        listen_to(body)
+
+
 def test_a_page_instead_of_a_stream_is_a_cut() -> None:
     with pytest.raises(ModelCutOff):
         listen_to(b"<html><body>Welcome to the proxy</body></html>\n[DONE]")
