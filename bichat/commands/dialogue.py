@@ -158,5 +158,10 @@ def _cancel(asked: UUID, question: Question | None) -> Facts:
 def _retry(asked: UUID, question: Question | None) -> Facts:
     if question is None:
         raise NotRetryable(status="answered, or not a question of this dialogue")
-    # One that waits or runs already is what was asked for.
-    return [ReplyRequeued(message_id=asked)] if question.status in ("failed", "cancelled") else []
+    if question.status in ("failed", "cancelled"):
+        return [ReplyRequeued(message_id=asked)]
+    if question.cancel_requested:
+        # Its worker has not said yet that it has stopped; the person does not have to wait for that.
+        ended = ReplyCancelled(message_id=asked, attempt=question.attempt, account_due=True)
+        return [ended, ReplyRequeued(message_id=asked)]
+    return []  # it waits or runs already, which is what was asked for

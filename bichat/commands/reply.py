@@ -141,12 +141,13 @@ def _cancelled(command: FailReply | EndCancelledReply) -> ReplyCancelled:
 
 
 def _late(question: Question, command: WorkerCommand) -> Facts:
-    """A word about a reply that has ended: only what it cost, and only once."""
-    same = question.status == "cancelled" and command.attempt == question.attempt
-    if not same or not isinstance(command, EndCancelledReply):
+    """A word about an attempt that has ended: only what it cost, and only once."""
+    if not isinstance(command, EndCancelledReply):
         raise StaleAttempt(attempt=command.attempt)
-    if not question.account_due:
-        return []
+    if command.attempt != question.account_due:
+        if question.status == "cancelled" and command.attempt == question.attempt:
+            return []
+        raise StaleAttempt(attempt=command.attempt)
     return [
         ReplyAccounted(
             message_id=command.message_id,

@@ -196,7 +196,8 @@ class Question(Struct, frozen=True, array_like=True):
     tries: int = 0
     """Attempts since it was asked or requeued."""
     cancel_requested: bool = False
-    account_due: bool = False
+    account_due: int = 0
+    """The attempt that was ended from outside and whose worker has still to say what it cost."""
 
 
 class DialogueState(Struct, frozen=True, kw_only=True):
@@ -235,13 +236,13 @@ def evolve(state: DialogueState, event: Event) -> DialogueState:  # noqa: PLR091
         case ReplyCancelRequested(message_id=asked):
             wanted = replace(state.unanswered[asked], cancel_requested=True)
             return replace(state, unanswered=state.unanswered.set(asked, wanted))
-        case ReplyCancelled(message_id=asked, account_due=due):
-            return _ended(state, asked, "cancelled", account_due=due)
+        case ReplyCancelled(message_id=asked, attempt=attempt, account_due=due):
+            return _ended(state, asked, "cancelled", account_due=attempt if due else 0)
         case ReplyAccounted(message_id=asked):
-            told = replace(state.unanswered[asked], account_due=False)
+            told = replace(state.unanswered[asked], account_due=0)
             return replace(state, unanswered=state.unanswered.set(asked, told))
         case ReplyRequeued(message_id=asked):
-            again = replace(state.unanswered[asked], status="waiting", tries=0, account_due=False)
+            again = replace(state.unanswered[asked], status="waiting", tries=0)
             return replace(state, unanswered=state.unanswered.set(asked, again))
     return state
 
@@ -257,12 +258,12 @@ def _said(state: DialogueState, said: MessageAdded, version: int) -> DialogueSta
 
 
 def _ended(
-    state: DialogueState, asked: UUID, status: QuestionStatus, *, account_due: bool = False
+    state: DialogueState, asked: UUID, status: QuestionStatus, *, account_due: int = 0
 ) -> DialogueState:
     ended = replace(
         state.unanswered[asked],
         status=status,
-        account_due=account_due,
+        account_due=account_due or state.unanswered[asked].account_due,
         # A wish to cancel outlives an attempt that failed on the way, not the reply's end.
         cancel_requested=status == "waiting" and state.unanswered[asked].cancel_requested,
     )

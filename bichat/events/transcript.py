@@ -125,10 +125,12 @@ def _transcribed(dialogue: Dialogue, event: Event) -> Dialogue:  # noqa: PLR0911
             turn = _turned(dialogue.turns[event.fact.message_id], event.fact)
             turn = replace(turn, version=event.version, position=event.position, at=event.at)
             return replace(dialogue, turns=dialogue.turns.set(turn.message_id, turn))
-        case ReplyAccounted(message_id=asked, partial=partial, usage=usage):
+        case ReplyAccounted(message_id=asked, attempt=attempt, partial=partial, usage=usage):
             # Its end was told before: the turn's version, which streams go by, stays.
             turn = dialogue.turns[asked]
-            turn = replace(turn, partial=partial, usage=turn.usage + usage)
+            if turn.status == "cancelled" and turn.attempt == attempt:
+                turn = replace(turn, partial=partial)
+            turn = replace(turn, usage=turn.usage + usage)
             return replace(dialogue, turns=dialogue.turns.set(asked, turn))
     return dialogue
 

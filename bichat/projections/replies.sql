@@ -154,4 +154,4 @@ returning lease.holder;
 select asked.message_id
 from unnest(%s::uuid[]) as asked(message_id)
 left join bichat.replies_vN r using (message_id)
-where r.message_id is null or not r.due or r.cancel_requested;
+where r.message_id is null or r.status <> 'running' or r.cancel_requested;

@@ -75,6 +75,8 @@ class Turn:
         self._kit, self._claim, self._worker = kit, claim, worker
         self._listening = Listening()
         self._stopped = asyncio.Event()
+        self._attempt = 0
+        """The one that the log knows of."""
 
     def interrupt(self, reason: NotWanted | ModelError) -> None:
         """Stops the model; what it has said by now is kept."""
@@ -88,7 +90,11 @@ class Turn:
         """Whether the log, not a read model that may lag behind, still wants this attempt to end well."""
         stream = await asyncio.to_thread(self._kit.ledger.load, self._claim.dialogue_id)
         question = stream.state.unanswered.get(self._claim.message_id)
-        return bool(question and question.status in ("waiting", "running") and not question.cancel_requested)
+        if question is None or question.cancel_requested:
+            return False
+        if self._attempt:  # a question that was asked again waits for another attempt
+            return question.status == "running" and question.attempt == self._attempt
+        return question.status in ("waiting", "running")
 
     async def run(self) -> float:
         """One attempt; returns the seconds after which the question may be claimed again.
@@ -102,6 +108,7 @@ class Turn:
             return await self._settle(todo)
         if self._listening.interrupted or not await self._commit(todo.start):
             return NOT_STARTED
+        self._attempt = todo.start.attempt
         return await self._answer(todo)
 
     # --- before -----------------------------------------------------------------------------------

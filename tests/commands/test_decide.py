@@ -159,6 +159,11 @@ def test_only_what_failed_or_was_cancelled_is_retried() -> None:
     cancelled = given("started", "asked", "reply started", "cancelled")
     assert decide(cancelled, retry, by()) == [ReplyRequeued(message_id=QUESTION)]
     assert decide(given("started", "asked"), retry, by()) == []
+    stopping = given("started", "asked", "reply started", "cancel requested")
+    assert decide(stopping, retry, by()) == [
+        ReplyCancelled(message_id=QUESTION, attempt=1, account_due=True),
+        ReplyRequeued(message_id=QUESTION),
+    ]
     for state in (given("started"), given("started", "asked", "reply started", "answered")):
         with pytest.raises(NotRetryable):
             decide(state, retry, by())
@@ -253,6 +258,18 @@ def test_a_worker_says_once_what_a_reply_had_cost_when_its_dialogue_was_deleted(
     (account,) = decide(deleted, end(), by_worker())
     assert account == ReplyAccounted(message_id=QUESTION, attempt=1, partial="A", usage=USAGE)
     assert decide(reduce(evolve, events([account]), deleted), end(), by_worker()) == []
+
+
+def test_what_an_attempt_had_cost_is_also_told_after_the_question_was_asked_again() -> None:
+    again = given(
+        "started", "asked", "reply started", "cancelled while it ran", "requeued", also=(_second_attempt(),)
+    )
+    (account,) = decide(again, end(1), by_worker())
+    assert account == ReplyAccounted(message_id=QUESTION, attempt=1, partial="A", usage=USAGE)
+    told = reduce(evolve, events([account]), again)
+    assert told.unanswered[QUESTION].status == "running"
+    with pytest.raises(StaleAttempt):
+        decide(told, end(1), by_worker())
 
 
 def test_a_failure_keeps_partial_text_and_usage_and_waits_unless_final() -> None:

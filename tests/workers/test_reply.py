@@ -23,6 +23,7 @@ from bichat.events.dialogue import (
     ReplyCancelled,
     ReplyCancelRequested,
     ReplyFailed,
+    ReplyRequeued,
     ReplyStarted,
 )
 from bichat.events.envelope import Fact
@@ -52,7 +53,13 @@ def live(database_url: str, redis_url: str, llmock: LLMock, doorbell: Doorbell) 
 
 def shape(facts: list[Fact]) -> list[str]:
     """Facts in short."""
-    short = {ReplyStarted: "started", ReplyFailed: "failed", ReplyCancelled: "cancelled"}
+    short = {
+        ReplyStarted: "started",
+        ReplyFailed: "failed",
+        ReplyCancelled: "cancelled",
+        ReplyAccounted: "accounted",
+        ReplyRequeued: "requeued",
+    }
     return [short.get(type(fact), "answered") for fact in facts]
 
 
@@ -416,3 +423,26 @@ def _cut(live: World) -> None:
             "select pg_terminate_backend(pid) from pg_stat_activity"
             " where datname = current_database() and pid <> pg_backend_pid()"
         )
+
+
+def test_a_question_asked_again_while_its_reply_stops_is_answered_and_both_are_paid(
+    live: World, llmock: LLMock
+) -> None:
+    llmock.reply(" ".join([WORDS] * 5)).pace(50)
+
+    async def story() -> None:
+        async with worker(live):
+            dialogue_id, message_id = await live.ask()
+            await streaming(live, dialogue_id, message_id)
+            llmock.reply(WORDS)
+            about = {"dialogue_id": dialogue_id, "message_id": message_id}
+            await live.tell(CancelReply(**about))
+            await live.tell(RetryReply(**about))
+            async with asyncio.timeout(20):
+                while {"accounted", "answered"} - set(shape(live.replies(dialogue_id, message_id))):  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+        happened = shape(live.replies(dialogue_id, message_id))
+        assert happened[:2] == ["started", "cancelled"]
+        assert sorted(happened[2:]) == ["accounted", "answered", "requeued", "started"]
+
+    asyncio.run(story())
