@@ -15,7 +15,7 @@ from litestar import Litestar
 
 from bichat.api.call import Parts
 from bichat.api.conversation import Streams
-from bichat.errors import PortTaken
+from bichat.errors import PortTaken, WrongSetting
 
 GRACE = 8
 """Seconds that requests under way get to end after SIGTERM; streams end at once."""
@@ -58,14 +58,14 @@ class Server(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; raises `PortTaken`. Port 0 takes a free one."""
+    """A listening socket; raises `PortTaken` or `WrongSetting`. Port 0 takes a free one."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         if error.errno in (errno.EADDRINUSE, errno.EACCES):
             raise PortTaken(host=host, port=port) from None
-        raise
+        raise WrongSetting(name="BICHAT_HOST", reason=f"{host} is no address of this machine") from None
 
 
 def server(app: Litestar, *, access_log: bool = False) -> Server:
