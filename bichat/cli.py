@@ -112,8 +112,8 @@ def migrate() -> None:
 )
 def token(tenant: UUID, user: str, roles: tuple[str, ...], ttl: int) -> None:
     """Print a token, signed with BICHAT_JWT_SECRET."""
-    if not 1 <= len(user) <= 128:
-        raise click.BadParameter("must have 1 to 128 characters", param_hint="--user")
+    if not 1 <= len(user) <= 128 or not user.isprintable():
+        raise click.BadParameter("must have 1 to 128 printable characters", param_hint="--user")
     click.echo(_token(embedded.with_secrets(config.load()), tenant, user, roles or ("user",), ttl))
 
 
