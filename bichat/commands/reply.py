@@ -144,7 +144,7 @@ def _late(question: Question, command: WorkerCommand) -> Facts:
     """A word about an attempt that has ended: only what it cost, and only once."""
     if not isinstance(command, EndCancelledReply):
         raise StaleAttempt(attempt=command.attempt)
-    if command.attempt != question.account_due:
+    if command.attempt == 0 or command.attempt != question.account_due:
         if question.status == "cancelled" and command.attempt == question.attempt:
             return []
         raise StaleAttempt(attempt=command.attempt)

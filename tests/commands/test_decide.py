@@ -272,6 +272,11 @@ def test_what_an_attempt_had_cost_is_also_told_after_the_question_was_asked_agai
         decide(told, end(1), by_worker())
 
 
+def test_what_never_started_has_no_account() -> None:
+    with pytest.raises(StaleAttempt):
+        decide(given("started", "asked"), end(0), by_worker())
+
+
 def test_a_failure_keeps_partial_text_and_usage_and_waits_unless_final() -> None:
     (fact,) = decide(given("started", "asked", "reply started"), fail(final=False), by_worker())
     assert fact == ReplyFailed(
