@@ -22,7 +22,6 @@ def ensure(connection: Connection[Any]) -> list[Build]:
     """
     with connection.transaction():
         connection.execute(statement("versions", "lock"))
-        connection.execute(statement("versions", "serving_table"))
         missing = [model for model in MODELS if _serving(connection, model) is None]
         builds = [Build(model, 1) for model in missing]
         for build in builds:

@@ -1,14 +1,5 @@
 -- Which builds of read models there are, and which one each view shows.
 
--- name: serving_table
-create table if not exists bichat.serving (
-    name  text not null,
-    shape int  not null,
-    build int  not null,
-    primary key (name, shape)
-);
-grant select on bichat.serving to bichat_reader;
-
 -- name: lock
 select pg_advisory_xact_lock(hashtextextended('bichat.serving', 0));
 
