@@ -75,6 +75,10 @@ class NotRetryable(StateForbids):
     """Only a reply that failed or was cancelled can be retried; this one is {status}."""
 
 
+class NotFailed(StateForbids):
+    """Only a reply that failed can be queued again; this one is {status}."""
+
+
 class ReplyNotDue(StateForbids):
     """There is no reply to start here: the question is {status}."""
 
@@ -185,6 +189,12 @@ class WorkerLost(ModelError):
     code = "worker_lost"
 
 
+class QuestionParked(ModelError):
+    """The question could not be queued: an operator has been told, ask again later."""
+
+    code = "parked"
+
+
 # --- unusable: the process cannot start or go on, exit status 1 ----------------------------------
 
 
@@ -209,7 +219,11 @@ class DatabaseTooNew(Unusable):
 
 
 class ReadModelsMissing(Unusable):
-    """The database has no {names}: run `bichat migrate`."""
+    """The database has no {names}: run `bichat migrate` and, if there are events, `bichat projections rebuild`."""
+
+
+class SwitchTimedOut(Unusable):
+    """{build} was not switched to: {reason}. Nothing has changed; try again."""
 
 
 class DatabaseTooOld(Unusable):

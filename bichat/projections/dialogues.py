@@ -20,7 +20,7 @@ from bichat.events.dialogue import Lifecycle, QuestionStatus
 from bichat.events.envelope import Event
 from bichat.events.transcript import Dialogue, Message, Turn, transcribe
 from bichat.projections import cursor, sql
-from bichat.projections.read_model import Build, ReadModel, known_before, question_of
+from bichat.projections.read_model import Build, Piece, ReadModel, Row, Table, known_before, question_of
 
 Dialogues = dict[UUID, Dialogue]
 
@@ -69,11 +69,14 @@ _HEADER = tuple(name for name in Dialogue.__struct_fields__ if name not in ("mes
 
 
 def _row(dialogue: Dialogue) -> dict[str, Any]:
-    row = {name: getattr(dialogue, name) for name in _HEADER}
     newest = max(dialogue.turns.values(), key=lambda turn: turn.seq, default=None)
-    if newest and newest.seq:
-        row |= {"question_id": newest.message_id, "question_seq": newest.seq, "status": newest.status}
-    return row | {"last_message": dialogue.last_message}
+    newest = newest if newest and newest.seq else None
+    return {name: getattr(dialogue, name) for name in _HEADER} | {
+        "last_message": dialogue.last_message,
+        "question_id": newest and newest.message_id,
+        "question_seq": newest and newest.seq,
+        "status": newest and newest.status,
+    }
 
 
 def _moved(held: Dialogues, now: Dialogues) -> Iterator[dict[str, Any]]:
@@ -90,8 +93,25 @@ def _moved(held: Dialogues, now: Dialogues) -> Iterator[dict[str, Any]]:
             yield {"tenant_id": tenant_id, "user_id": user_id, "state": state, "dialogues": by_state[state]}
 
 
+def rows(piece: Piece) -> Iterator[Row]:
+    """The dialogue in the list, and one more in its user's count."""
+    if piece.last:
+        dialogue = piece.dialogue
+        yield Row(0, _row(dialogue))
+        whose = {"tenant_id": dialogue.tenant_id, "user_id": dialogue.user_id, "state": dialogue.state}
+        yield Row(1, whose | {"dialogues": 1})
+
+
 MODEL = ReadModel(
-    name="dialogues", shape=1, tables=("dialogues", "dialogues_counts"), apply=apply, pace=0.005
+    name="dialogues",
+    shape=1,
+    tables=(
+        Table("dialogues", ("id",), "id"),
+        Table("dialogues_counts", ("tenant_id", "user_id", "state"), None),
+    ),
+    apply=apply,
+    rows=rows,
+    pace=0.005,
 )
 
 

@@ -2,7 +2,7 @@
 
 -- name: tables
 create table bichat.dialogues_vN_gN (
-    id            uuid        primary key,
+    id            uuid        not null,
     tenant_id     uuid        not null,
     user_id       text        not null,
     label         text,
@@ -21,11 +21,12 @@ create table bichat.dialogues_counts_vN_gN (
     tenant_id uuid   not null,
     user_id   text   not null,
     state     text   not null,
-    dialogues bigint not null,
-    primary key (tenant_id, user_id, state)
+    dialogues bigint not null
 ) with (fillfactor = 50);
 
 -- name: indexes
+alter table bichat.dialogues_vN_gN add primary key (id);
+alter table bichat.dialogues_counts_vN_gN add primary key (tenant_id, user_id, state);
 create index dialogues_vN_gN_list
     on bichat.dialogues_vN_gN (tenant_id, user_id, state, updated_at desc, id desc);
 
@@ -47,6 +48,18 @@ on conflict (id) do update set
 insert into bichat.dialogues_counts_vN_gN as held
 select * from jsonb_populate_recordset(null::bichat.dialogues_counts_vN_gN, %s)
 on conflict (tenant_id, user_id, state) do update set dialogues = held.dialogues + excluded.dialogues;
+
+-- name: merge
+-- What slices counted, added up; a row for each state, as `count` leaves them.
+with parts as (delete from bichat.dialogues_counts_vN_gN returning *)
+insert into bichat.dialogues_counts_vN_gN
+select tenant_id, user_id, state, sum(dialogues) from (
+    select * from parts
+    union all
+    select tenant_id, user_id, state, 0 from (select distinct tenant_id, user_id from parts) users
+    cross join unnest(array['active', 'archived', 'deleted']) as states(state)
+) counted
+group by tenant_id, user_id, state;
 
 -- name: page
 -- One row at least, so that there is a total.

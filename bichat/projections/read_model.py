@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import cache
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache, cached_property, reduce
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from msgspec import Struct
+from msgspec.structs import replace
 from psycopg import Connection
 
 from bichat.events.dialogue import (
+    NOTHING,
+    DialogueState,
     MessageAdded,
     ReplyAccounted,
     ReplyCancelled,
@@ -18,9 +21,66 @@ from bichat.events.dialogue import (
     ReplyFailed,
     ReplyRequeued,
     ReplyStarted,
+    evolve,
 )
 from bichat.events.envelope import Event, Fact
+from bichat.events.transcript import Dialogue, transcribe
 from bichat.projections import sql
+
+PAGE = 50
+"""Messages in one page of a transcript."""
+
+
+class Table(Struct, frozen=True):
+    """One table of a read model; `key` is its primary key."""
+
+    name: str
+    key: tuple[str, ...]
+    dialogue: str | None
+    """The column with the dialogue's id; None: its rows are sums over dialogues."""
+
+
+class Row(NamedTuple):
+    """A row for the table with this number among the model's tables."""
+
+    table: int
+    values: dict[str, Any]
+
+
+class Piece:
+    """Events of one dialogue that follow each other, folded once for all read models.
+
+    A dialogue is one piece, or, when it has many events, several, each with what the earlier ones left.
+    """
+
+    def __init__(self, events: Sequence[Event], before: Piece | None = None, *, last: bool = True) -> None:
+        """`last`: the dialogue's history ends here. Raises what the fold of `before` raises."""
+        self.events, self.last = events, last
+        self._dialogue = before.dialogue if before else None
+        self._state = before.state if before else NOTHING
+        self.pages_before = 0
+        """How many pages of messages were full before this piece."""
+        self.carried: dict[str, Any] = before.carried if before else {}
+        """What a read model (by name) wants to know again in the next piece."""
+        if self._dialogue:
+            self.pages_before = self._dialogue.message_count // PAGE
+            # The open page's messages, and the newest in any case.
+            kept = self._dialogue.messages[-max(1, self._dialogue.message_count % PAGE) :]
+            self._dialogue = replace(self._dialogue, messages=kept)
+
+    @cached_property
+    def dialogue(self) -> Dialogue:
+        """The transcript after this piece: with the messages of this piece and of the page they go on."""
+        dialogue = self._dialogue
+        for event in self.events:
+            dialogue = transcribe(dialogue, event)
+        assert dialogue is not None  # noqa: S101 - a piece has events
+        return dialogue
+
+    @cached_property
+    def state(self) -> DialogueState:
+        """The deciding state after this piece."""
+        return reduce(evolve, self.events, self._state)
 
 
 class ReadModel(Struct, frozen=True, kw_only=True):
@@ -32,21 +92,30 @@ class ReadModel(Struct, frozen=True, kw_only=True):
 
     name: str
     shape: int
-    tables: tuple[str, ...]
+    fold: int = 1
+    """Raised when `apply` comes to write something else into tables of the same shape: older code then keeps
+    away from the builds of newer code."""
+    tables: tuple[Table, ...]
     apply: Callable[[Build, Connection[Any], Sequence[Event]], None]
     """Folds events, which follow those already applied, into the tables of a build; within the caller's
     transaction, for any subset of dialogues."""
+    rows: Callable[[Piece], Iterator[Row]]
+    """What a dialogue's whole history makes of the tables: loaded by a rebuild, expected by a check."""
     pace: float = 0.0
     """Seconds from one batch to the next, at least: what nobody waits for can come in bigger batches."""
 
     @property
     def views(self) -> tuple[str, ...]:
         """What is read instead of the tables, in their order."""
-        return tuple(f"bichat.{table}_v{self.shape}" for table in self.tables)
+        return tuple(f"bichat.{table.name}_v{self.shape}" for table in self.tables)
 
     def sql(self, block: str) -> bytes:
         """A statement that reads the views."""
-        return _resolved(self.name, block, self.shape, None)
+        return _resolved(self.name, block, self.shape, None, "bichat")
+
+    def has(self, block: str) -> bool:
+        """Whether there is such a statement."""
+        return block in sql.blocks(self.name)
 
 
 class Build(Struct, frozen=True):
@@ -54,6 +123,8 @@ class Build(Struct, frozen=True):
 
     model: ReadModel
     number: int
+    schema: str = "bichat"
+    """`pg_temp` for tables that are only there to be compared with."""
 
     @property
     def id(self) -> str:
@@ -63,18 +134,27 @@ class Build(Struct, frozen=True):
     @property
     def tables(self) -> tuple[str, ...]:
         """The tables of this build."""
-        return tuple(f"{view}_g{self.number}" for view in self.model.views)
+        return tuple(
+            f"{self.schema}.{table.name}_v{self.model.shape}_g{self.number}" for table in self.model.tables
+        )
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """What its checkpoint is found by."""
+        return self.model.name, self.model.shape, self.number
 
     def sql(self, block: str) -> bytes:
         """A statement on the tables of this build."""
-        return _resolved(self.model.name, block, self.model.shape, self.number)
+        return _resolved(self.model.name, block, self.model.shape, self.number, self.schema)
 
 
 @cache
-def _resolved(name: str, block: str, shape: int, build: int | None) -> bytes:
+def _resolved(name: str, block: str, shape: int, build: int | None, schema: str) -> bytes:
     text = sql.blocks(name)[block].replace("_vN", f"_v{shape}")
     if build is not None:
         text = text.replace("_gN", f"_g{build}")
+    if schema != "bichat":
+        text = text.replace("bichat.", f"{schema}.")
     return text.encode()
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -21,7 +22,16 @@ from bichat.events.dialogue import (
 )
 from bichat.events.envelope import Event
 from bichat.projections import sql
-from bichat.projections.read_model import Build, ReadModel, asked_before, known_before, question_of
+from bichat.projections.read_model import (
+    Build,
+    Piece,
+    ReadModel,
+    Row,
+    Table,
+    asked_before,
+    known_before,
+    question_of,
+)
 
 States = dict[UUID, DialogueState]
 
@@ -64,9 +74,11 @@ def fold(held: States, events: Iterable[Event]) -> States:
     return now
 
 
-def touched(now: States, events: Iterable[Event]) -> dict[UUID, Change]:
-    """The questions that `events` are about."""
-    changes: dict[UUID, Change] = {}
+def touched(
+    now: States, events: Iterable[Event], before: Mapping[UUID, Change] = MappingProxyType({})
+) -> dict[UUID, Change]:
+    """The questions that `events` are about, after what `before` says of them."""
+    changes = dict(before)
     for event in events:
         fact = event.fact
         asks = isinstance(fact, MessageAdded) and fact.asks is not None
@@ -116,7 +128,35 @@ def _rows(now: States, changes: dict[UUID, Change]) -> Iterator[dict[str, Any]]:
         }  # fmt: skip
 
 
-MODEL = ReadModel(name="replies", shape=1, tables=("replies", "replies_owners"), apply=apply)
+def rows(piece: Piece) -> Iterator[Row]:
+    """At the end, whose the dialogue is and its questions without an answer."""
+    dialogue_id = piece.events[0].stream_id
+    now = {dialogue_id: piece.state}
+    changes = touched(now, piece.events, piece.carried.get("replies", {}))
+    changes = {
+        message_id: change._replace(question=question)
+        for message_id, change in changes.items()
+        if (question := piece.state.unanswered.get(message_id))
+    }
+    piece.carried["replies"] = changes
+    if piece.last:
+        yield Row(1, _owner(dialogue_id, piece.state))
+        open_ = list(_rows(now, changes))
+        first = min((row["version"] for row in open_ if row["due"]), default=None)
+        for row in open_:
+            yield Row(0, row | {"first": row["due"] and row["version"] == first})
+
+
+MODEL = ReadModel(
+    name="replies",
+    shape=1,
+    tables=(
+        Table("replies", ("message_id",), "dialogue_id"),
+        Table("replies_owners", ("dialogue_id",), "dialogue_id"),
+    ),
+    apply=apply,
+    rows=rows,
+)
 
 
 # --- the workers' side, on a connection of the owner in autocommit mode -----------------------------

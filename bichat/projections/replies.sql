@@ -2,7 +2,7 @@
 
 -- name: tables
 create table bichat.replies_vN_gN (
-    message_id       uuid        primary key,
+    message_id       uuid        not null,
     dialogue_id      uuid        not null,
     tenant_id        uuid        not null,
     user_id          text        not null,
@@ -24,14 +24,17 @@ create table bichat.replies_vN_gN (
 );
 
 create table bichat.replies_owners_vN_gN (
-    dialogue_id uuid primary key,
+    dialogue_id uuid not null,
     tenant_id   uuid not null,
     user_id     text not null
 );
 
 -- name: indexes
+alter table bichat.replies_vN_gN add primary key (message_id);
+alter table bichat.replies_owners_vN_gN add primary key (dialogue_id);
 create index replies_vN_gN_queue on bichat.replies_vN_gN (tenant_id, position) where first;
 create index replies_vN_gN_first on bichat.replies_vN_gN (dialogue_id) where first;
+create index replies_vN_gN_dialogue on bichat.replies_vN_gN (dialogue_id);
 create index replies_vN_gN_order on bichat.replies_vN_gN (dialogue_id, version) where due;
 
 -- name: held_owners

@@ -15,9 +15,17 @@ from psycopg.rows import tuple_row
 from bichat.events.envelope import Event
 from bichat.events.transcript import Dialogue, Message, Turn, transcribe
 from bichat.projections import sql
-from bichat.projections.read_model import Build, ReadModel, asked_before, known_before
+from bichat.projections.read_model import (
+    PAGE,
+    Build,
+    Piece,
+    ReadModel,
+    Row,
+    Table,
+    asked_before,
+    known_before,
+)
 
-PAGE = 50
 """Messages in one row; the SQL knows it too."""
 PIECE = 4
 """Pages that `changes` reads at once."""
@@ -96,15 +104,36 @@ def _row(dialogue: Dialogue, turn: Turn) -> dict[str, Any]:
     return row | {"dialogue_id": dialogue.id, "tenant_id": dialogue.tenant_id}
 
 
+def rows(piece: Piece) -> Iterator[Row]:
+    """The pages that are full, and at the end all the rest."""
+    dialogue = piece.dialogue
+    for page in _pages(dialogue):
+        if page["page"] >= piece.pages_before and (
+            piece.last or page["page"] < dialogue.message_count // PAGE
+        ):
+            yield Row(1, page)
+    if piece.last:
+        yield Row(0, _header(dialogue))
+        for turn in dialogue.turns.values():
+            yield Row(2, _row(dialogue, turn))
+
+
 MODEL = ReadModel(
-    name="transcripts", shape=1, apply=apply,
-    tables=("transcripts", "transcripts_pages", "transcripts_turns"),
-)  # fmt: skip
+    name="transcripts",
+    shape=1,
+    tables=(
+        Table("transcripts", ("id",), "id"),
+        Table("transcripts_pages", ("dialogue_id", "page"), "dialogue_id"),
+        Table("transcripts_turns", ("dialogue_id", "message_id"), "dialogue_id"),
+    ),
+    apply=apply,
+    rows=rows,
+)
 
 
 # --- from the tables to who asks -------------------------------------------------------------------
 
-Row = tuple[Any, ...]
+Found = tuple[Any, ...]
 
 
 async def newest(
@@ -193,14 +222,14 @@ async def _one(
     dialogue_id: UUID,
     user_id: str,
     **more: Any,
-) -> Row | None:
+) -> Found | None:
     values = {"tenant_id": tenant_id, "dialogue_id": dialogue_id, "user_id": user_id, **more}
     cursor = connection.cursor(row_factory=tuple_row)
     await cursor.execute(MODEL.sql(block), values)
     return await cursor.fetchone()
 
 
-def _read(row: Row, wanted: Callable[[Message], bool]) -> Dialogue:
+def _read(row: Found, wanted: Callable[[Message], bool]) -> Dialogue:
     *header, pages, turns = row
     held = tuple(m for page in pages for m in _messages.decode(page) if wanted(m))
     by_id = immutables.Map((t.message_id, t) for t in _turns.decode(turns))

@@ -3,7 +3,7 @@
 
 -- name: tables
 create table bichat.transcripts_vN_gN (
-    id            uuid        primary key,
+    id            uuid        not null,
     tenant_id     uuid        not null,
     user_id       text        not null,
     label         text,
@@ -22,8 +22,7 @@ create table bichat.transcripts_pages_vN_gN (
     tenant_id   uuid   not null,
     version     bigint not null,
     questions   uuid[] not null,
-    messages    jsonb  not null,
-    primary key (dialogue_id, page)
+    messages    jsonb  not null
 ) with (fillfactor = 70);
 
 create table bichat.transcripts_turns_vN_gN (
@@ -40,11 +39,13 @@ create table bichat.transcripts_turns_vN_gN (
     code        text        not null,
     detail      text,
     partial     text,
-    usage       jsonb       not null,
-    primary key (dialogue_id, message_id)
+    usage       jsonb       not null
 );
 
 -- name: indexes
+alter table bichat.transcripts_vN_gN add primary key (id);
+alter table bichat.transcripts_pages_vN_gN add primary key (dialogue_id, page);
+alter table bichat.transcripts_turns_vN_gN add primary key (dialogue_id, message_id);
 create index transcripts_turns_vN_gN_version on bichat.transcripts_turns_vN_gN (dialogue_id, version);
 
 -- name: held_headers

@@ -23,7 +23,7 @@ from bichat.events.dialogue import (
 )
 from bichat.events.envelope import Event, Fact
 from bichat.projections import sql
-from bichat.projections.read_model import Build, ReadModel, known_before
+from bichat.projections.read_model import Build, Piece, ReadModel, Row, Table, known_before
 
 
 class Owned(Struct, frozen=True):
@@ -108,7 +108,28 @@ def _sums(spent: dict[Key, Spent]) -> Iterator[dict[str, Any]]:
         }  # fmt: skip
 
 
-MODEL = ReadModel(name="usage", shape=1, tables=("usage", "usage_dialogues"), apply=apply, pace=0.05)
+def rows(piece: Piece) -> Iterator[Row]:
+    """What the calls took, and at the end whose the dialogue is."""
+    now, spent = fold(piece.carried.get("usage", {}), piece.events)
+    piece.carried["usage"] = now
+    for sum_ in _sums(spent):
+        yield Row(0, sum_)
+    if piece.last:
+        for owned in now.values():
+            yield Row(1, _row(owned))
+
+
+MODEL = ReadModel(
+    name="usage",
+    shape=1,
+    tables=(
+        Table("usage", ("tenant_id", "user_id", "day", "model"), None),
+        Table("usage_dialogues", ("dialogue_id",), "dialogue_id"),
+    ),
+    apply=apply,
+    rows=rows,
+    pace=0.05,
+)
 
 
 # --- from the tables to who asks -------------------------------------------------------------------

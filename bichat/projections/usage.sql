@@ -9,19 +9,20 @@ create table bichat.usage_vN_gN (
     calls             bigint not null,
     prompt_tokens     bigint not null,
     completion_tokens bigint not null,
-    total_tokens      bigint not null,
-    primary key (tenant_id, user_id, day, model)
+    total_tokens      bigint not null
 ) with (fillfactor = 50);
 
 -- Whose a dialogue is, and which model was last called in it: one reply at a time.
 create table bichat.usage_dialogues_vN_gN (
-    dialogue_id uuid primary key,
+    dialogue_id uuid not null,
     tenant_id   uuid not null,
     user_id     text not null,
     model       text not null
 ) with (fillfactor = 70);
 
 -- name: indexes
+alter table bichat.usage_vN_gN add primary key (tenant_id, user_id, day, model);
+alter table bichat.usage_dialogues_vN_gN add primary key (dialogue_id);
 create index usage_vN_gN_day on bichat.usage_vN_gN (tenant_id, day);
 
 -- name: held
@@ -40,6 +41,13 @@ on conflict (tenant_id, user_id, day, model) do update set
     prompt_tokens = held.prompt_tokens + excluded.prompt_tokens,
     completion_tokens = held.completion_tokens + excluded.completion_tokens,
     total_tokens = held.total_tokens + excluded.total_tokens;
+
+-- name: merge
+-- What slices counted, added up.
+with parts as (delete from bichat.usage_vN_gN returning *)
+insert into bichat.usage_vN_gN
+select tenant_id, user_id, day, model, sum(calls), sum(prompt_tokens), sum(completion_tokens), sum(total_tokens)
+from parts group by tenant_id, user_id, day, model;
 
 -- name: usage
 select case when 'day' = any(%(by)s) then day end as day,

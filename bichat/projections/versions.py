@@ -2,76 +2,141 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from psycopg import Connection
-from psycopg.errors import UndefinedTable
+from psycopg.errors import DeadlockDetected, LockNotAvailable, UndefinedTable
 
-from bichat.errors import ReadModelsMissing
+from bichat.errors import ReadModelsMissing, SwitchTimedOut
 from bichat.projections import dialogues, replies, transcripts, usage
 from bichat.projections.read_model import Build, ReadModel
 from bichat.projections.sql import blocks, statement
 
 MODELS: tuple[ReadModel, ...] = (transcripts.MODEL, replies.MODEL, dialogues.MODEL, usage.MODEL)
+PATIENCE = 30.0
+"""Seconds that a switch is tried again for, when readers or events are in its way."""
 
 
 def ensure(connection: Connection[Any]) -> list[Build]:
-    """Makes a first build of each shape of this code that has none, and returns what it made.
+    """Before the first event, makes and serves a build of each shape of this code; returns what it made.
 
-    Several at once do no harm.
+    Later, a new shape has to be filled by a rebuild before it can serve. Several at once do no harm.
     """
     with connection.transaction():
         connection.execute(statement("versions", "lock"))
-        missing = [model for model in MODELS if _serving(connection, model) is None]
-        builds = [Build(model, 1) for model in missing]
+        started = connection.execute("select from bichat.stored_events limit 1").fetchone()
+        builds = [Build(model, 1) for model in missing(connection)] if started is None else []
         for build in builds:
-            create(connection, build)
-            serve(connection, build)
+            create(connection, build, "live")
+            connection.execute(build.sql("indexes"))
+            guard(connection, build)
+            show(connection, build)
     return builds
+
+
+def missing(connection: Connection[Any]) -> list[ReadModel]:
+    """The read models of this code without a build that serves."""
+    return [model for model in MODELS if serving(connection, model) is None]
 
 
 def check(connection: Connection[Any]) -> None:
     """Raises `ReadModelsMissing` unless every shape of this code has a build that serves."""
     try:
-        missing = [f"{m.name}_v{m.shape}" for m in MODELS if _serving(connection, m) is None]
+        names = [f"{m.name}_v{m.shape}" for m in missing(connection)]
     except UndefinedTable:
-        missing = ["read models"]
-    if missing:
-        raise ReadModelsMissing(names=", ".join(missing))
+        names = ["read models"]
+    if names:
+        raise ReadModelsMissing(names=", ".join(names))
 
 
-def create(connection: Connection[Any], build: Build) -> None:
-    """Makes the empty tables of a build, and its checkpoint."""
-    connection.execute(build.sql("tables"))
-    connection.execute(build.sql("indexes"))
-    for table in build.tables:
-        connection.execute(_filled("guard", table=table))
-    connection.execute(statement("versions", "begin"), _key(build))
-
-
-def serve(connection: Connection[Any], build: Build) -> None:
-    """Lets the views show this build."""
-    for view, table in zip(build.model.views, build.tables, strict=True):
-        connection.execute(_filled("show", view=view, table=table))
-    connection.execute(statement("versions", "serve"), _key(build))
+def serving(connection: Connection[Any], model: ReadModel) -> Build | None:
+    """The build that the views of this shape show."""
+    row = connection.execute(statement("versions", "serving"), (model.name, model.shape)).fetchone()
+    return Build(model, row[0]) if row else None
 
 
 def followed(connection: Connection[Any]) -> list[Build]:
-    """The builds of this code's shapes that are kept up to date with the log."""
+    """The builds of this code's shapes that it keeps up to date with the log: none of newer code."""
     return [
         Build(model, build)
         for model in MODELS
-        for (build,) in connection.execute(statement("versions", "followed"), (model.name, model.shape))
+        for (build,) in connection.execute(
+            statement("versions", "followed"), (model.name, model.shape, model.fold)
+        )
     ]
 
 
-def _serving(connection: Connection[Any], model: ReadModel) -> int | None:
-    row = connection.execute(statement("versions", "serving"), (model.name, model.shape)).fetchone()
-    return row[0] if row else None
+def create(connection: Connection[Any], build: Build, state: str) -> None:
+    """Makes the empty tables of a build, and its checkpoint."""
+    connection.execute(build.sql("tables"))
+    connection.execute(statement("versions", "begin"), (*build.key, build.model.fold, state))
 
 
-def _key(build: Build) -> tuple[str, int, int]:
-    return build.model.name, build.model.shape, build.number
+def guard(connection: Connection[Any], build: Build) -> None:
+    """Hides the tables' rows from readers of other tenants."""
+    for table in build.tables:
+        connection.execute(_filled("guard", table=table))
+
+
+def show(connection: Connection[Any], build: Build) -> None:
+    """Lets the views show this build, which has the shape of the one they showed."""
+    for view, table in zip(build.model.views, build.tables, strict=True):
+        connection.execute(_filled("show", view=view, table=table))
+    if build.model.has("functions"):
+        connection.execute(build.model.sql("functions"))
+    connection.execute(statement("versions", "serve"), build.key)
+
+
+def switch(connection: Connection[Any], build: Build) -> float:
+    """Lets a build serve that is as far as the one that does; returns for how many seconds readers waited.
+
+    One short transaction that gives way to readers who are in the middle of something, and is tried
+    again for 30 s. Raises `SwitchTimedOut`; then everything is as before.
+    """
+    reason = "is not asked"
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            with connection.transaction():
+                connection.execute(statement("versions", "hurry"))
+                now = serving(connection, build.model)
+                if _caught_up(connection, build, now):
+                    began = time.perf_counter()
+                    show(connection, build)
+                    reason = ""
+            if not reason:
+                return time.perf_counter() - began
+            reason = "it does not catch up with the build that serves"
+        except (LockNotAvailable, DeadlockDetected):
+            reason = "readers do not let go of the views"
+        time.sleep(0.02)
+    raise SwitchTimedOut(build=build.id, reason=reason)
+
+
+def _caught_up(connection: Connection[Any], build: Build, now: Build | None) -> bool:
+    """Whether nobody who has seen something will miss it; from here on both checkpoints stand still."""
+    rows = connection.execute(
+        statement("versions", "stop"),
+        (build.model.name, build.model.shape, [build.number, now and now.number]),
+    ).fetchall()
+    at = dict(rows)
+    return now is None or at[build.number] >= at.get(now.number, 0)
+
+
+def kept(connection: Connection[Any], model: ReadModel) -> list[Build]:
+    """The builds of this shape that are up to date and do not serve, newest first."""
+    rows = connection.execute(statement("versions", "kept"), (model.name, model.shape)).fetchall()
+    return [Build(model, number) for (number,) in rows]
+
+
+def drop(connection: Connection[Any], key: tuple[str, int, int], tables: list[str]) -> None:
+    """Takes a build away that does not serve; its follower ends by itself."""
+    with connection.transaction():
+        for block in ("forget_checkpoint", "forget_build", "forget_parked"):
+            connection.execute(statement("versions", block), key)
+        for table in tables:
+            connection.execute(_filled("drop", table=table))
 
 
 def _filled(block: str, **names: str) -> bytes:

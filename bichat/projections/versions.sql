@@ -21,7 +21,36 @@ insert into bichat.serving (name, shape, build) values (%s, %s, %s)
 on conflict (name, shape) do update set build = excluded.build;
 
 -- name: begin
-insert into bichat.checkpoints (name, shape, build) values (%s, %s, %s) on conflict do nothing;
+insert into bichat.checkpoints (name, shape, build, fold, state) values (%s, %s, %s, %s, %s)
+on conflict do nothing;
 
 -- name: followed
-select build from bichat.checkpoints where name = %s and shape = %s and state <> 'building' order by build;
+select build from bichat.checkpoints
+where name = %s and shape = %s and fold <= %s and state <> 'building' order by build;
+
+-- name: kept
+select c.build from bichat.checkpoints c
+where c.name = %s and c.shape = %s and c.state <> 'building'
+  and not exists (select from bichat.serving s where (s.name, s.shape, s.build) = (c.name, c.shape, c.build))
+  and not exists (select from bichat.builds b
+                  where (b.name, b.shape, b.build) = (c.name, c.shape, c.build) and b.phase <> 'done')
+order by c.build desc;
+
+-- name: hurry
+set local lock_timeout = '200ms';
+
+-- name: stop
+select build, position from bichat.checkpoints
+where name = %s and shape = %s and build = any(%s::int[]) order by build for update;
+
+-- name: forget_checkpoint
+delete from bichat.checkpoints where (name, shape, build) = (%s, %s, %s);
+
+-- name: forget_build
+delete from bichat.builds where (name, shape, build) = (%s, %s, %s);
+
+-- name: forget_parked
+delete from bichat.parked where (name, shape, build) = (%s, %s, %s);
+
+-- name: drop
+drop table if exists {table} cascade;

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from bichat.errors import EventTooNew
 from bichat.events.envelope import Event
-from bichat.projections.read_model import Build, ReadModel
+from bichat.projections.read_model import Build
 from bichat.projections.runner import Runner, Stale, connect
 from tests.projections.histories import BUILDS, history, tables
 
@@ -172,10 +172,7 @@ def poisoned(build: Build, at: int, cured: threading.Event) -> Build:
             raise KeyError("bad")
         TRANSCRIPTS.model.apply(build, connection, events)
 
-    model = build.model
-    return Build(
-        ReadModel(name=model.name, shape=model.shape, tables=model.tables, apply=apply), build.number
-    )
+    return Build(replace(build.model, apply=apply), build.number)
 
 
 def test_what_cannot_be_digested_stops_the_runner_before_it_and_is_tried_again(database_url: str) -> None:

@@ -33,7 +33,7 @@ def test_each_shape_gets_one_build_however_often_and_at_once(database_url: str) 
             connection.execute(f"drop view {table}".encode())
         for table in TABLES:
             connection.execute(f"drop table {table}".encode())
-        connection.execute("drop table bichat.serving")
+        connection.execute("delete from bichat.serving")
         connection.execute("delete from bichat.checkpoints")
     threads = [threading.Thread(target=ensure) for _ in range(4)]
     for thread in threads:
@@ -51,7 +51,7 @@ def test_a_database_without_them_is_said_to_lack_them(database_url: str) -> None
         connection.execute("delete from bichat.serving where name in ('usage', 'replies')")
         with pytest.raises(ReadModelsMissing, match="no replies_v1, usage_v1: run `bichat migrate`"):
             versions.check(connection)
-        connection.execute("drop table bichat.serving")
+        connection.execute("drop table bichat.serving cascade")
         with pytest.raises(ReadModelsMissing, match="no read models"):
             versions.check(connection)
 
