@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta, Struct
 
-from bichat.errors import EventTooNew
+from bichat.errors import EventTooNew, EventUnreadable
 
 Private = Annotated[str | None, Meta(extra={"private": True})]
 """Text of a person, sealed in the log: `""` is not given, `None` is erased (its key is gone)."""
@@ -83,6 +83,29 @@ class Event(Struct, frozen=True, kw_only=True):
     def originator_version(self) -> int:
         """The version in the stream."""
         return self.version
+
+
+class Unreadable(Struct, frozen=True, kw_only=True):
+    """Stands in the log's order for an event that cannot be read, and says why without a person's text."""
+
+    stream_id: UUID
+    version: int
+    position: int
+    tenant_id: UUID
+    error: str
+
+
+Entry = Event | Unreadable
+"""What a follower finds at one position of the log."""
+
+class Unreadable(Struct, frozen=True, kw_only=True):
+    """An event whose stored form cannot be read: what is known of it without."""
+
+    stream_id: UUID
+    version: int
+    position: int
+    tenant_id: UUID
+    error: EventUnreadable
 
 
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
