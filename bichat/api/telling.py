@@ -93,7 +93,8 @@ class Telling:
             yield self._close("reply.superseded", turn, self.mark.attempt)
         if turn.status == "running":
             self._at(version)
-        if turn.status in ("running", "answered", "failed") and not self.mark.seq:
+        begun = turn.status in ("running", "answered", "failed") and turn.attempt
+        if begun and not self.mark.seq:
             self.question = turn.message_id
             self.mark = replace(self.mark, seq=turn.seq, attempt=turn.attempt, segments=0)
             yield self._event("reply.started", turn.message_id, turn.attempt, model=turn.model)

@@ -16,3 +16,7 @@ class Command(Struct, frozen=True, kw_only=True):
     """Something asked of one dialogue; ids are minted by whoever sends it."""
 
     dialogue_id: UUID
+
+
+class OpsCommand(Command, frozen=True, kw_only=True):
+    """Something asked of any dialogue of the tenant; whoever sends it has seen that the person may."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bichat.commands.command import Command, Facts
+from bichat.commands.command import Command, Facts, OpsCommand
 from bichat.commands.dialogue import StartDialogue, change, start
 from bichat.commands.reply import WorkerCommand, decide_reply
 from bichat.errors import NotFound
@@ -13,13 +13,14 @@ from bichat.events.envelope import Metadata
 def decide(state: DialogueState, command: Command, by: Metadata) -> Facts:
     """The facts that `command` makes of `state`; none when it changes nothing.
 
-    Raises a `Refused` kind. A person only ever reaches dialogues of their own: another's, another
-    tenant's and none at all are the same `NotFound`.
+    Raises a `Refused` kind. A person only ever reaches dialogues of their own, but for an `OpsCommand`
+    those of their tenant: another's, another tenant's and none at all are the same `NotFound`.
     """
     if isinstance(command, StartDialogue):
         return start(state, command)
     foreign = state.lifecycle == "none" or state.tenant_id != by.tenant_id
-    if foreign or (by.actor.kind == "user" and state.user_id != by.actor.id):
+    own = by.actor.kind != "user" or state.user_id == by.actor.id
+    if foreign or not (own or isinstance(command, OpsCommand)):
         raise NotFound(what="dialogue")
     if isinstance(command, WorkerCommand):
         return decide_reply(state, command)

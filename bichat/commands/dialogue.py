@@ -6,10 +6,11 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from bichat.commands.command import Command, Facts
+from bichat.commands.command import Command, Facts, OpsCommand
 from bichat.errors import (
     IsArchived,
     IsDeleted,
+    NotFailed,
     NotFound,
     NotRetryable,
 )
@@ -89,6 +90,12 @@ class RetryReply(Command, frozen=True, kw_only=True):
     message_id: UUID
 
 
+class RetryFailedReply(OpsCommand, frozen=True, kw_only=True):
+    """Queues a failed question again, whoever asked it; what its person cancelled stays so."""
+
+    message_id: UUID
+
+
 # --- decisions ------------------------------------------------------------------------------------
 
 
@@ -110,7 +117,7 @@ def _message(message: NewMessage) -> MessageAdded:
 
 
 def change(state: DialogueState, command: Command) -> Facts:  # noqa: PLR0911 - one arm per command
-    """What a person\'s command makes of a dialogue that is theirs."""
+    """What a person's command makes of a dialogue that they may change."""
     match command:
         case RestoreDialogue():
             return [DialogueRestored()] if state.lifecycle == "deleted" else []
@@ -133,6 +140,8 @@ def change(state: DialogueState, command: Command) -> Facts:  # noqa: PLR0911 - 
             return _cancel(asked, state.unanswered.get(asked))
         case RetryReply(message_id=asked):
             return _retry(asked, state.unanswered.get(asked))
+        case RetryFailedReply(message_id=asked):
+            return _retry_failed(asked, state.unanswered.get(asked))
     raise TypeError(type(command).__name__)
 
 
@@ -165,3 +174,10 @@ def _retry(asked: UUID, question: Question | None) -> Facts:
         ended = ReplyCancelled(message_id=asked, attempt=question.attempt, account_due=True)
         return [ended, ReplyRequeued(message_id=asked)]
     return []  # it waits or runs already, which is what was asked for
+
+
+def _retry_failed(asked: UUID, question: Question | None) -> Facts:
+    status = question.status if question else "answered, or not a question of this dialogue"
+    if status != "failed":
+        raise NotFailed(status=status)
+    return [ReplyRequeued(message_id=asked)]

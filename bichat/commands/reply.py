@@ -65,13 +65,22 @@ class EndCancelledReply(WorkerCommand, frozen=True, kw_only=True):
     usage: Usage
 
 
-def decide_reply(state: DialogueState, command: WorkerCommand) -> Facts:
+class GiveUpReply(WorkerCommand, frozen=True, kw_only=True):
+    """Ends a question that no worker can come to; `attempt` is its last, 0 if none ever started."""
+
+    code: str
+    detail: str
+
+
+def decide_reply(state: DialogueState, command: WorkerCommand) -> Facts:  # noqa: PLR0911 - one arm per command
     """What a worker's command makes of a question; only the newest attempt may end a reply."""
     question = state.unanswered.get(command.message_id)
     if question is None:
         raise ReplyNotDue(status="answered")
     if isinstance(command, StartReply):
         return [_started(state, question, command)]
+    if isinstance(command, GiveUpReply):
+        return [_given_up(question, command)]
     if question.attempt != command.attempt or question.status != "running":
         return _late(question, command)
     match command:
@@ -113,6 +122,20 @@ def _started(state: DialogueState, question: Question, command: StartReply) -> R
         top_p=command.top_p,
         shown=command.shown,
         request_digest=command.request_digest,
+    )
+
+
+def _given_up(question: Question, command: GiveUpReply) -> ReplyFailed | ReplyCancelled:
+    if question.status not in ("waiting", "running"):
+        raise ReplyNotDue(status=question.status)
+    if question.attempt != command.attempt:
+        raise StaleAttempt(attempt=command.attempt)
+    # What waits has no attempt under way that could end, and no call to the model to be counted.
+    attempt = question.attempt if question.status == "running" else 0
+    if question.cancel_requested:
+        return ReplyCancelled(message_id=command.message_id, attempt=attempt)
+    return ReplyFailed(
+        message_id=command.message_id, attempt=attempt, code=command.code, detail=command.detail
     )
 
 

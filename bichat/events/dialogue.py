@@ -132,7 +132,10 @@ class ReplyStarted(Fact, frozen=True, kw_only=True, omit_defaults=True):
 
 @fact()
 class ReplyFailed(Fact, frozen=True, kw_only=True, omit_defaults=True):
-    """An attempt ended without an answer; unless `final`, the question waits for the next one."""
+    """An attempt ended without an answer; unless `final`, the question waits for the next one.
+
+    `attempt` is 0 if none was under way: nobody could come to the question.
+    """
 
     message_id: UUID
     attempt: int

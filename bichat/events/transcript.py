@@ -168,8 +168,8 @@ def _turned(turn: Turn, fact: ReplyStarted | ReplyFailed | ReplyCancelled | Repl
             return replace(turn, status="running", attempt=fact.attempt, model=fact.model)
         case ReplyFailed():
             return replace(
-                turn, status="failed" if fact.final else "waiting", code=fact.code, detail=fact.detail,
-                partial=fact.partial, usage=turn.usage + fact.usage,
+                turn, status="failed" if fact.final else "waiting", attempt=fact.attempt, code=fact.code,
+                detail=fact.detail, partial=fact.partial, usage=turn.usage + fact.usage,
             )  # fmt: skip
         case ReplyCancelled():
             return replace(turn, status="cancelled", partial=fact.partial, usage=turn.usage + fact.usage)

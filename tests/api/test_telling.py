@@ -110,6 +110,16 @@ def test_who_has_heard_a_late_start_only_hears_the_end_on_resuming(status: Quest
     assert list(read(again.reply(ended))) == heard[1:]
 
 
+def test_what_failed_before_anybody_came_to_it_has_an_end_but_no_start() -> None:
+    parked = Reply(turn(1, 3, "failed", attempt=0), None)
+    assert told(Telling(DIALOGUE, Mark(), only=UUID(int=1)).reply(parked)) == ["reply.failed 0"]
+    telling = following()
+    assert told(telling.dialogue(changes(4, message(2, 3), turn(2, 4, "failed", attempt=0)))) == [
+        "message.added 0", "reply.failed 0",
+    ]  # fmt: skip
+    assert told(telling.dialogue(changes(6, turn(2, 6, "running")))) == ["reply.started 1"]
+
+
 def test_a_mark_of_another_reply_is_no_hindrance() -> None:
     telling = Telling(DIALOGUE, Mark(version=9, seq=1, attempt=1, segments=5), only=UUID(int=2))
     assert told(telling.reply(Reply(turn(2, 8, "running"), None))) == ["reply.started 1"]

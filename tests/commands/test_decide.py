@@ -16,13 +16,15 @@ from bichat.commands.dialogue import (
     DeleteDialogue,
     RenameDialogue,
     RestoreDialogue,
+    RetryFailedReply,
     RetryReply,
     UnarchiveDialogue,
 )
-from bichat.commands.reply import CompleteReply, EndCancelledReply, FailReply
+from bichat.commands.reply import CompleteReply, EndCancelledReply, FailReply, GiveUpReply
 from bichat.errors import (
     IsArchived,
     IsDeleted,
+    NotFailed,
     NotFound,
     NotRetryable,
     Refused,
@@ -169,6 +171,44 @@ def test_only_what_failed_or_was_cancelled_is_retried() -> None:
             decide(state, retry, by())
 
 
+RETRY = RetryFailedReply(dialogue_id=DIALOGUE, message_id=QUESTION)
+FAILED = ReplyFailed(message_id=QUESTION, attempt=1, code="model_refused")
+
+
+def test_ops_queue_anybodys_failed_question_again_but_only_in_their_tenant() -> None:
+    failed = given("started", "asked", "reply started", also=(FAILED,))
+    assert decide(failed, RETRY, by("olga")) == [ReplyRequeued(message_id=QUESTION)]
+    for state, who in (
+        (failed, by("olga", OTHER_TENANT)),
+        (failed, by("anna", OTHER_TENANT)),
+        (NOTHING, by()),
+    ):
+        with pytest.raises(NotFound):
+            decide(state, RETRY, who)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("started",),
+        ("started", "asked"),
+        ("started", "asked", "reply started"),
+        ("started", "asked", "reply started", "answered"),
+        ("started", "asked", "reply started", "cancelled"),
+    ],
+)
+def test_ops_queue_nothing_again_that_did_not_fail(names: tuple[str, ...]) -> None:
+    with pytest.raises(NotFailed):
+        decide(given(*names), RETRY, by("olga"))
+
+
+@pytest.mark.parametrize(("lifecycle", "refusal"), [("deleted", IsDeleted), ("archived", IsArchived)])
+def test_ops_leave_a_dialogue_that_was_put_away(lifecycle: str, refusal: type[Refused]) -> None:
+    state = given("started", "asked", "reply started", lifecycle, also=(FAILED,))
+    with pytest.raises(refusal):
+        decide(state, RETRY, by("olga"))
+
+
 def test_deleting_ends_every_reply_in_the_same_decision_oldest_first() -> None:
     second = MessageAdded(message_id=SECOND, role="user", content="And?", asks=FACTS["asked"].asks)  # type: ignore[attr-defined]
     state = given("started", "asked", "reply started", also=(second,))
@@ -302,3 +342,58 @@ def test_a_cancelled_reply_is_ended_once() -> None:
     assert len(decide(wanted, end(), by_worker())) == 1
     assert decide(given("started", "asked", "reply started", "cancelled"), end(), by_worker()) == []
     assert Usage() != USAGE
+
+
+def give_up(attempt: int = 0) -> GiveUpReply:
+    return GiveUpReply(
+        dialogue_id=DIALOGUE, message_id=QUESTION, attempt=attempt, code="parked", detail="not queued"
+    )
+
+
+def test_a_question_that_waits_is_given_up_without_an_attempt_that_could_be_counted() -> None:
+    first = given("started", "asked")
+    (fact,) = decide(first, give_up(), by_worker())
+    assert fact == ReplyFailed(message_id=QUESTION, attempt=0, code="parked", detail="not queued")
+    again = given("started", "asked", "reply started", "reply failed")
+    (fact,) = decide(again, give_up(1), by_worker())
+    assert fact == ReplyFailed(message_id=QUESTION, attempt=0, code="parked", detail="not queued")
+
+
+def test_a_reply_that_runs_is_given_up_with_its_attempt() -> None:
+    running = given("started", "asked", "reply started")
+    (fact,) = decide(running, give_up(1), by_worker())
+    assert fact == ReplyFailed(message_id=QUESTION, attempt=1, code="parked", detail="not queued")
+    state = reduce(evolve, events([fact]), running)
+    assert (state.running, state.unanswered[QUESTION].status) == (None, "failed")
+    with pytest.raises(StaleAttempt):
+        decide(state, complete(), by_worker())
+
+
+def test_what_was_to_be_cancelled_is_cancelled_when_it_is_given_up() -> None:
+    stopping = given("started", "asked", "reply started", "cancel requested")
+    assert decide(stopping, give_up(1), by_worker()) == [ReplyCancelled(message_id=QUESTION, attempt=1)]
+
+
+@pytest.mark.parametrize(
+    ("names", "attempt", "refusal"),
+    [
+        (("started",), 0, ReplyNotDue),
+        (("started", "asked", "reply started", "answered"), 1, ReplyNotDue),
+        (("started", "asked", "reply started", "cancelled"), 1, ReplyNotDue),
+        (("started", "asked", "reply started"), 0, StaleAttempt),
+        (("started", "asked", "reply started", "reply failed"), 0, StaleAttempt),
+    ],
+)
+def test_nothing_is_given_up_that_ended_or_moved_on(
+    names: tuple[str, ...], attempt: int, refusal: type[Refused]
+) -> None:
+    with pytest.raises(refusal):
+        decide(given(*names), give_up(attempt), by_worker())
+
+
+def test_what_was_given_up_can_be_asked_again_and_is_then_the_next_attempt() -> None:
+    (fact,) = decide(given("started", "asked"), give_up(), by_worker())
+    state = given("started", "asked", also=(fact,))
+    for retry in (RETRY, RetryReply(dialogue_id=DIALOGUE, message_id=QUESTION)):
+        again = given("started", "asked", also=(fact, *decide(state, retry, by())))
+        assert len(decide(again, start_reply(DIALOGUE, QUESTION, 1), by_worker())) == 1

@@ -21,11 +21,12 @@ from bichat.commands.dialogue import (
     DeleteDialogue,
     RenameDialogue,
     RestoreDialogue,
+    RetryFailedReply,
     RetryReply,
     UnarchiveDialogue,
 )
 from bichat.commands.execute import Executor, Once, Outcome
-from bichat.commands.reply import CompleteReply, FailReply
+from bichat.commands.reply import CompleteReply, FailReply, GiveUpReply
 from bichat.errors import Refused
 from bichat.events.dialogue import NOTHING, Usage, evolve
 from bichat.events.envelope import Metadata
@@ -124,6 +125,19 @@ class Histories(RuleBasedStateMachine):
     def claim(self, dialogue: UUID, writer: int, pick: int) -> None:
         message_id, attempt = self.asked(dialogue, pick)
         self.run(writer, start_reply(dialogue, message_id, attempt + 1), by_worker(self.tenant))
+
+    @rule(dialogue=dialogues, writer=writers, pick=strategies.integers(0, 9))
+    def give_up(self, dialogue: UUID, writer: int, pick: int) -> None:
+        message_id, attempt = self.asked(dialogue, pick)
+        why = {"code": "parked", "detail": "not queued"}
+        command = GiveUpReply(dialogue_id=dialogue, message_id=message_id, attempt=attempt, **why)
+        self.run(writer, command, by_worker(self.tenant))
+
+    @rule(dialogue=dialogues, writer=writers, pick=strategies.integers(0, 9))
+    def ops_retry(self, dialogue: UUID, writer: int, pick: int) -> None:
+        message_id, _ = self.asked(dialogue, pick)
+        command = RetryFailedReply(dialogue_id=dialogue, message_id=message_id)
+        self.run(writer, command, by("olga", self.tenant))
 
     @rule(dialogue=dialogues, writer=writers, pick=strategies.integers(0, 9), end=strategies.integers(0, 2))
     def end(self, dialogue: UUID, writer: int, pick: int, end: int) -> None:

@@ -24,10 +24,11 @@ from bichat.commands.dialogue import (
     NewMessage,
     RenameDialogue,
     RestoreDialogue,
+    RetryFailedReply,
     RetryReply,
     UnarchiveDialogue,
 )
-from bichat.commands.reply import CompleteReply, EndCancelledReply, FailReply
+from bichat.commands.reply import CompleteReply, EndCancelledReply, FailReply, GiveUpReply
 from bichat.errors import Refused
 from bichat.events.dialogue import NOTHING, DialogueState, Question, evolve
 from bichat.events.envelope import Event, Metadata
@@ -114,11 +115,15 @@ def _command(  # noqa: PLR0911 - one arm per command
             return RetryReply(dialogue_id=dialogue_id, message_id=asked), person
         case 13:
             return RenameDialogue(dialogue_id=dialogue_id, label=f"Label {which}"), person
+        case 16:
+            return GiveUpReply(**about, code="parked", detail="not queued"), worker
+        case 17:
+            return RetryFailedReply(dialogue_id=dialogue_id, message_id=asked), by("olga", tenant)
     changes = (DeleteDialogue, RestoreDialogue, ArchiveDialogue, UnarchiveDialogue)
     return changes[which % 4](dialogue_id=dialogue_id), person
 
 
-picks = strategies.tuples(strategies.integers(0, 3), strategies.integers(0, 15), strategies.integers(0, 5))
+picks = strategies.tuples(strategies.integers(0, 3), strategies.integers(0, 17), strategies.integers(0, 5))
 histories = strategies.lists(picks, max_size=80).map(history)
 
 
