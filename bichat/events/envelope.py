@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta, Struct
 
-from bichat.errors import EventTooNew, EventUnreadable
+from bichat.errors import EventTooNew
 
 Private = Annotated[str | None, Meta(extra={"private": True})]
 """Text of a person, sealed in the log: `""` is not given, `None` is erased (its key is gone)."""
@@ -97,15 +97,6 @@ class Unreadable(Struct, frozen=True, kw_only=True):
 
 Entry = Event | Unreadable
 """What a follower finds at one position of the log."""
-
-class Unreadable(Struct, frozen=True, kw_only=True):
-    """An event whose stored form cannot be read: what is known of it without."""
-
-    stream_id: UUID
-    version: int
-    position: int
-    tenant_id: UUID
-    error: EventUnreadable
 
 
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]

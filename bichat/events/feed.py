@@ -58,7 +58,13 @@ class Feed:
     ) -> list[Entry]:
         with connection.cursor(binary=True, row_factory=tuple_row) as cursor:
             found = cursor.execute(query.encode(), parameters, prepare=True).fetchall()
-        rows = [stored_row(columns) for columns in found]
+        return self.open([stored_row(columns) for columns in found])
+
+    def open(self, rows: Sequence[StoredRow]) -> list[Entry]:
+        """These rows as events; what comes after one that is newer than this code is left out.
+
+        Raises `EventTooNew` when the first one is.
+        """
         self._keys.prepare_ids(key_id for row in rows for key_id in key_ids(row))
         entries: list[Entry] = []
         try:
