@@ -72,29 +72,34 @@ class Reads:
     @asynccontextmanager
     async def tenant(self, tenant_id: UUID) -> AsyncIterator[AsyncConnection[Any]]:
         """A connection that sees this tenant's rows and nothing else; raises `Unavailable` kinds."""
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             await connection.bind(tenant_id)
             yield connection
 
     async def head(self) -> int:
         """The position of the log's newest event."""
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             row = await (await connection.execute(statement("reads", "head"))).fetchone()
         return int(row[0]) if row else 0
 
     async def positions(self) -> dict[str, int]:
         """How far the log is in each read model that serves this code."""
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             found = await (await connection.execute(statement("reads", "positions"))).fetchall()
         return {name: position for name, shape, position in found if _SHAPES.get(name) == shape}
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[Bound]:
+    async def connection(self) -> AsyncIterator[Bound]:
+        """A connection for what concerns no tenant; raises `Unavailable` kinds."""
         # Shielded: a client that goes away has its request cancelled at every await, and the pool, cancelled
         # while it takes a connection back, loses that for good.
         with _available(), CancelScope(shield=True):
             async with self._pool.connection() as connection:
                 yield connection
+
+    def pool(self) -> dict[str, int]:
+        """How busy the connections are, in `psycopg_pool`'s words."""
+        return self._pool.get_stats()
 
     async def caught_up(self, name: str, position: int, timeout: float = 5.0) -> None:  # noqa: ASYNC109
         """Returns once the read model holds the log up to `position`; else raises `ReadModelBehind`.

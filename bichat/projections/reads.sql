@@ -17,3 +17,8 @@ select bichat.head();
 select s.name, s.shape, min(c.position)
 from bichat.serving s join bichat.checkpoints c using (name, shape, build)
 group by s.name, s.shape;
+
+-- name: builds
+select name, shape, build, serves, state, phase, error, position, head, lag_events, lag_seconds, rate, parked,
+       runner, running, slices, loaded, updated_at
+from bichat.projections();

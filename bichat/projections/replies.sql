@@ -158,3 +158,16 @@ select asked.message_id
 from unnest(%s::uuid[]) as asked(message_id)
 left join bichat.replies_vN r using (message_id)
 where r.message_id is null or r.status <> 'running' or r.cancel_requested;
+
+-- name: functions
+-- For operators, who see the installation and nobody's rows.
+create or replace function bichat.replies_vN_queue()
+returns table (status text, questions bigint, oldest timestamptz)
+language sql stable security definer set search_path = pg_catalog
+as $$ select r.status, count(*), min(r.asked_at) from bichat.replies_vN r group by r.status $$;
+revoke all on function bichat.replies_vN_queue() from public;
+grant execute on function bichat.replies_vN_queue() to bichat_reader;
+
+-- name: queue
+select status, questions, extract(epoch from clock_timestamp() - oldest)::float8 as oldest
+from bichat.replies_vN_queue();

@@ -32,6 +32,9 @@ def ensure(connection: Connection[Any]) -> list[Build]:
             connection.execute(build.sql("indexes"))
             guard(connection, build)
             show(connection, build)
+        for model in MODELS:  # those over views that an older bichat made
+            if model.has("functions") and serving(connection, model):
+                connection.execute(model.sql("functions"))
     return builds
 
 
