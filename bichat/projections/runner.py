@@ -10,8 +10,12 @@ from typing import Any, Protocol
 
 import psycopg
 
-from bichat.errors import BichatError, EventTooNew, Unavailable
-from bichat.events.envelope import Event
+from bichat.errors import EventTooNew, Unavailable
+from bichat.events.envelope import Entry, Event
+from bichat.projections import parking
+from bichat.projections.crashes import Crashes
+from bichat.projections.parking import describe
+from bichat.projections.rate import Rate
 from bichat.projections.read_model import Build
 from bichat.projections.sql import statement
 
@@ -32,20 +36,21 @@ class Source(Protocol):
 
     def next(
         self, connection: psycopg.Connection[Any], after: int, limit: int, timeout: float
-    ) -> list[Event]:
+    ) -> list[Entry]:
         """The next events after a position, at most `limit`; none after `timeout` seconds without any."""
 
 
-class Stale(BichatError):
+class Stale(Unavailable):
     """{build} is no longer at position {position}: another runner has moved it."""
 
 
 class Runner:
     """Follows the log for one build; while another runner does so already, stands by.
 
-    `applied` is told of the events of each commit. `run` ends when `stop` is called, within a second,
-    or raises `EventTooNew`. Everything else is tried again, with waits that grow to 2 s: what the fold
-    cannot digest stops the checkpoint before it, in state 'stopped' with the error, and skips nothing.
+    What it cannot digest is parked (`parking`), and the rest goes on. What no event is to blame for
+    stops it before the batch, in state 'stopped' with the error, and is tried again, with waits that
+    grow to 2 s. `applied` is told of the events of each commit that readers can see. `run` ends when
+    `stop` is called, within a second, or when the build is gone, or raises `EventTooNew`.
     """
 
     def __init__(
@@ -57,8 +62,8 @@ class Runner:
         self._source = source
         self._applied = applied
         self._stopping = threading.Event()
-        self._key = (build.model.name, build.model.shape, build.number)
-        self._limit = BATCH
+        self._crashes = Crashes(build)
+        self._rate = Rate()
         self._wait = 0.0
         self._trouble = ""
 
@@ -71,8 +76,14 @@ class Runner:
         while not self._stopping.is_set():
             try:
                 with closing(connect(self._url)) as connection:
-                    if self._take_over(connection):
-                        self._follow(connection)
+                    if not self._locked(connection):
+                        return
+                    position = self._crashes.take_over(connection)
+                    if position is None:
+                        log.info("%s is gone", self.build.id)
+                        return
+                    self._follow(connection, position)
+                    self._crashes.leave(connection)
             except EventTooNew:
                 raise
             except Stale as error:
@@ -82,50 +93,77 @@ class Runner:
             except Exception as error:
                 self._pause("%s stopped: %s", error)
 
-    def _take_over(self, connection: psycopg.Connection[Any]) -> bool:
+    def _locked(self, connection: psycopg.Connection[Any]) -> bool:
         """Waits for the lock of this build, which its holder's connection takes along when it dies."""
         while not self._stopping.is_set():
-            if _one(connection, statement("runner", "lock"), (self.build.id,)):
+            if connection.execute(statement("runner", "lock"), (self.build.id,)).fetchone() == (True,):
                 return True
             self._stopping.wait(STANDBY)
         return False
 
-    def _follow(self, connection: psycopg.Connection[Any]) -> None:
-        position = int(_one(connection, statement("runner", "position"), self._key))
+    def _follow(self, connection: psycopg.Connection[Any], position: int) -> None:
+        doubtful = True
         while not self._stopping.is_set():
             try:
-                events = self._source.next(connection, position, self._limit, POLL)
-                if events:
-                    self.apply(connection, position, events)
+                entries = self._source.next(connection, position, BATCH, POLL)
+                position = self._digest(connection, position, entries)
             except Exception as error:
-                if not isinstance(error, Stale | Unavailable) and not connection.closed:
-                    self._stumbled(connection, position, error)
+                if not isinstance(error, Unavailable) and not connection.closed:
+                    connection.execute(statement("runner", "stopped"), (describe(error), *self.build.key))
                 raise
-            self._well()
-            if events:
-                position = events[-1].position
-                self._applied(events)
+            if doubtful:
+                doubtful = False
+                self._well(connection)
+            if entries:
                 self._stopping.wait(self.build.model.pace)
 
-    def apply(self, connection: psycopg.Connection[Any], position: int, events: Sequence[Event]) -> None:
-        """Folds events in and moves the checkpoint from `position` to the last, all or nothing.
+    def _digest(self, connection: psycopg.Connection[Any], position: int, entries: Sequence[Entry]) -> int:
+        for piece in self._crashes.pieces(entries) if entries else ():
+            with self._crashes.watched(connection, piece):
+                told = self.apply(connection, position, piece)
+            position = piece[-1].position
+            if told:
+                self._applied(told)
+            if self._stopping.is_set():
+                break
+        return position
 
-        Raises `Stale` when the checkpoint is elsewhere. Its row is locked first, so of two runners
-        that were at one place the second waits, and then finds itself refused.
+    def apply(
+        self, connection: psycopg.Connection[Any], position: int, entries: Sequence[Entry]
+    ) -> Sequence[Event]:
+        """Folds events in or parks them, and moves the checkpoint from `position` to the last: or nothing.
+
+        Returns those that readers see now: none unless the build serves. Raises `Stale` when the
+        checkpoint is elsewhere. Its row is locked first, so of two runners that were at one place the
+        second waits, and then finds itself refused.
         """
+        try:
+            return self._commit(connection, position, entries, parking.together)
+        except Exception as error:
+            if not parking.blames_event(error):
+                raise
+        return self._commit(connection, position, entries, parking.one_by_one)
+
+    def _commit(
+        self, connection: psycopg.Connection[Any], position: int, entries: Sequence[Entry],
+        digest: parking.Digest,
+    ) -> Sequence[Event]:  # fmt: skip
+        rate = self._rate.after(len(entries))
         with connection.transaction():
             moved = connection.execute(
-                statement("runner", "advance"), (events[-1].position, *self._key, position)
+                statement("runner", "advance"), (entries[-1].position, rate, *self.build.key, position)
             )
             if moved.rowcount != 1:
                 raise Stale(build=self.build.id, position=position)
-            self.build.model.apply(self.build, connection, events)
-
-    def _stumbled(self, connection: psycopg.Connection[Any], position: int, error: Exception) -> None:
-        """Leaves the error for ops, and comes nearer to the event that causes it with smaller batches."""
-        reason = f"{describe(error)}, in the next {self._limit} after position {position}"
-        self._limit = max(1, self._limit // 4)
-        connection.execute(statement("runner", "stopped"), (reason, *self._key, position))
+            serves, waiting = parking.waiting(connection, self.build, entries)
+            batch = digest(self.build, connection, parking.sort_out(entries, waiting))
+            parking.park(connection, self.build, batch.parked)
+        for one in batch.parked:
+            log.error(
+                "%s parked dialogue %s from version %s on: %s",
+                self.build.id, one.dialogue_id, one.version, one.error,
+            )  # fmt: skip
+        return batch.events if serves else ()
 
     def _pause(self, message: str, error: Exception) -> None:
         trouble = message % (self.build.id, describe(error))
@@ -134,11 +172,11 @@ class Runner:
         self._wait = min(max(self._wait * 2, 0.05), _LONGEST_WAIT)
         self._stopping.wait(self._wait)
 
-    def _well(self) -> None:
+    def _well(self, connection: psycopg.Connection[Any]) -> None:
         if self._trouble:
             log.warning("%s goes on", self.build.id)
         self._wait, self._trouble = 0.0, ""
-        self._limit = min(self._limit * 2, BATCH)
+        connection.execute(statement("runner", "well"), self.build.key)
 
 
 def connect(url: str) -> psycopg.Connection[Any]:
@@ -150,17 +188,3 @@ def connect(url: str) -> psycopg.Connection[Any]:
     )  # fmt: skip
     connection.execute(statement("runner", "configure"), prepare=False)
     return connection
-
-
-def describe(error: Exception) -> str:
-    """An error without a person's text: folds speak of ids only, the database quotes values it refuses."""
-    if isinstance(error, psycopg.DataError | psycopg.IntegrityError):
-        return f"{type(error).__name__} ({error.sqlstate})"
-    if isinstance(error, psycopg.Error):
-        return f"{type(error).__name__}: {error.diag.message_primary or 'no answer'}"
-    return f"{type(error).__name__}: {error}"
-
-
-def _one(connection: psycopg.Connection[Any], query: bytes, values: tuple[Any, ...]) -> Any:
-    row = connection.execute(query, values).fetchone()
-    return row[0] if row else None

@@ -12,13 +12,16 @@ set tcp_keepalives_count = 3;
 -- name: lock
 select pg_try_advisory_lock(hashtextextended('bichat.' || %s, 0));
 
--- name: position
-select position from bichat.checkpoints where name = %s and shape = %s and build = %s and partition = 0;
-
 -- name: advance
-update bichat.checkpoints set position = %s, state = 'live', error = '', updated_at = clock_timestamp()
+update bichat.checkpoints
+set position = %s, rate = %s, state = 'live', error = '', takeovers = 0, trying = null,
+    updated_at = clock_timestamp()
 where name = %s and shape = %s and build = %s and partition = 0 and position = %s;
 
 -- name: stopped
-update bichat.checkpoints set state = 'stopped', error = %s, updated_at = clock_timestamp()
-where name = %s and shape = %s and build = %s and partition = 0 and position = %s;
+update bichat.checkpoints set state = 'stopped', error = %s, trying = null, updated_at = clock_timestamp()
+where name = %s and shape = %s and build = %s and partition = 0;
+
+-- name: well
+update bichat.checkpoints set state = 'live', error = '', updated_at = clock_timestamp()
+where name = %s and shape = %s and build = %s and partition = 0 and state = 'stopped';

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from psycopg import Connection
 
-from bichat.events.envelope import Event
+from bichat.events.envelope import Entry
 
 KEPT = 500
 """Events kept for the slower runners, beside the last read; whoever is further behind reads alone."""
@@ -19,7 +19,7 @@ FEW = 32
 class Log(Protocol):
     """Where events come from (`events.feed.Feed`)."""
 
-    def read(self, connection: Connection[Any], after: int, limit: int) -> list[Event]:
+    def read(self, connection: Connection[Any], after: int, limit: int) -> list[Entry]:
         """The next events after a position, at most `limit` and some megabytes; none only at the end."""
 
 
@@ -40,10 +40,10 @@ class Tail:
         self._behind = True
         """There may be more that the bell will not tell of."""
         self._start = self._end = -1
-        self._events: list[Event] = []
+        self._events: list[Entry] = []
         """What follows `_start`, without a gap, up to `_end`."""
 
-    def next(self, connection: Connection[Any], after: int, limit: int, timeout: float) -> list[Event]:
+    def next(self, connection: Connection[Any], after: int, limit: int, timeout: float) -> list[Entry]:
         """The next events after a position, at most `limit`; none when none came within `timeout` seconds.
 
         Reads on the caller's connection, if it is the caller's turn. Raises what the log raises.
@@ -62,12 +62,12 @@ class Tail:
             return self._read(connection, after, limit, timeout)
         return self._log.read(connection, after, limit)  # far behind the others
 
-    def _kept(self, after: int, limit: int) -> list[Event]:
-        place = bisect_right(self._events, after, key=lambda event: event.position)
+    def _kept(self, after: int, limit: int) -> list[Entry]:
+        place = bisect_right(self._events, after, key=lambda entry: entry.position)
         return self._events[place : place + limit]
 
-    def _read(self, connection: Connection[Any], after: int, limit: int, timeout: float) -> list[Event]:
-        events: list[Event] = []
+    def _read(self, connection: Connection[Any], after: int, limit: int, timeout: float) -> list[Entry]:
+        events: list[Entry] = []
         behind = True
         try:
             if not self._behind:
@@ -81,7 +81,7 @@ class Tail:
                 self._changed.notify_all()
         return events
 
-    def _keep(self, after: int, events: list[Event]) -> None:
+    def _keep(self, after: int, events: list[Entry]) -> None:
         if self._end != after or not events:
             return
         self._events += events

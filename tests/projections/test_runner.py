@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
 from msgspec.structs import replace
+from psycopg.errors import DeadlockDetected, DiskFull, LockNotAvailable
 
 from bichat.errors import EventTooNew
 from bichat.events.envelope import Event
@@ -73,6 +75,13 @@ def checkpoint(url: str, build: Build = TRANSCRIPTS) -> tuple[int, str, str]:
         ).fetchone()
     assert row
     return row
+
+
+def parked(url: str) -> dict[UUID, tuple[str, int, str]]:
+    """Of each dialogue that waits: in what, from which version on, and why."""
+    with psycopg.connect(url) as connection:
+        rows = connection.execute("select dialogue_id, name, version, error from bichat.parked").fetchall()
+    return {row[0]: row[1:] for row in rows}
 
 
 def at_the_end(url: str, build: Build = TRANSCRIPTS) -> Callable[[], bool]:
@@ -164,27 +173,42 @@ def test_connections_cut_at_random_lose_and_double_nothing(database_url: str) ->
     assert contents(database_url) == expected(database_url, BUILDS[:2])
 
 
-def poisoned(build: Build, at: int, cured: threading.Event) -> Build:
-    """A build whose fold chokes on one event."""
+def failing(error: Exception, while_: threading.Event) -> Build:
+    """A build whose fold meets trouble that no event is to blame for."""
 
     def apply(build: Build, connection: psycopg.Connection[Any], events: Sequence[Event]) -> None:
-        if any(event.position == at for event in events) and not cured.is_set():
-            raise KeyError("bad")
         TRANSCRIPTS.model.apply(build, connection, events)
+        if while_.is_set():
+            raise error
 
-    return Build(replace(build.model, apply=apply), build.number)
+    return Build(replace(TRANSCRIPTS.model, apply=apply), TRANSCRIPTS.number)
 
 
-def test_what_cannot_be_digested_stops_the_runner_before_it_and_is_tried_again(database_url: str) -> None:
-    cured, bad = threading.Event(), LOG[20]
-    with running(Runner(poisoned(TRANSCRIPTS, bad.position, cured), database_url, Script(2000))):
-        until(lambda: checkpoint(database_url)[0] == LOG[19].position)
+@pytest.mark.parametrize(
+    "error", [DiskFull("no room"), DeadlockDetected(), LockNotAvailable(), OSError(28, "No room")]
+)
+def test_trouble_that_is_no_events_fault_stops_the_runner_and_parks_nothing(
+    database_url: str, error: Exception
+) -> None:
+    trouble = threading.Event()
+    trouble.set()
+    with running(Runner(failing(error, trouble), database_url, Script(2000))):
         until(lambda: checkpoint(database_url)[1] == "stopped")
-        assert "KeyError: 'bad'" in checkpoint(database_url)[2]
-        cured.set()
+        assert checkpoint(database_url)[0] == 0
+        assert checkpoint(database_url)[2].startswith(type(error).__name__)
+        trouble.clear()
         until(at_the_end(database_url))
         assert checkpoint(database_url)[1:] == ("live", "")
     assert contents(database_url) == expected(database_url, [TRANSCRIPTS])
+    assert not parked(database_url)
+
+
+def test_who_takes_over_a_stopped_build_and_finds_it_well_says_so(database_url: str) -> None:
+    with connect(database_url) as connection:
+        Runner(TRANSCRIPTS, database_url, Script()).apply(connection, 0, LOG)
+        connection.execute("update bichat.checkpoints set state = 'stopped', error = 'what was'")
+    with running(Runner(TRANSCRIPTS, database_url, Script())):
+        until(lambda: checkpoint(database_url)[1:] == ("live", ""))
 
 
 def test_an_event_newer_than_the_code_ends_it(database_url: str) -> None:
@@ -195,13 +219,3 @@ def test_an_event_newer_than_the_code_ends_it(database_url: str) -> None:
     with pytest.raises(EventTooNew, match="MoonLanded"):
         Runner(TRANSCRIPTS, database_url, Newer()).run()
     assert checkpoint(database_url)[1] == "stopped"
-
-
-def test_a_fold_that_the_database_refuses_leaves_no_text_behind(database_url: str) -> None:
-    class Secret(Script):
-        def next(self, *_: object) -> list[Event]:
-            return [replace(LOG[0], tenant_id="not a tenant")]
-
-    with running(Runner(TRANSCRIPTS, database_url, Secret())):
-        until(lambda: checkpoint(database_url)[1] == "stopped")
-    assert checkpoint(database_url)[2].startswith("InvalidTextRepresentation (22P02), in")
