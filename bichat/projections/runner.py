@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import psycopg
 
+from bichat import metrics
 from bichat.errors import EventTooNew, Unavailable
 from bichat.events.envelope import Entry, Event
 from bichat.projections import parking
@@ -36,7 +37,7 @@ class Source(Protocol):
 
     def next(
         self, connection: psycopg.Connection[Any], after: int, limit: int, timeout: float
-    ) -> list[Entry]:
+    ) -> Sequence[Entry]:
         """The next events after a position, at most `limit`; none after `timeout` seconds without any."""
 
 
@@ -128,6 +129,7 @@ class Runner:
                 break
         return position
 
+    @metrics.folds
     def apply(
         self, connection: psycopg.Connection[Any], position: int, entries: Sequence[Entry]
     ) -> Sequence[Event]:

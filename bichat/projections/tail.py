@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from psycopg import Connection
@@ -19,7 +20,7 @@ FEW = 32
 class Log(Protocol):
     """Where events come from (`events.feed.Feed`)."""
 
-    def read(self, connection: Connection[Any], after: int, limit: int) -> list[Entry]:
+    def read(self, connection: Connection[Any], after: int, limit: int) -> Sequence[Entry]:
         """The next events after a position, at most `limit` and some megabytes; none only at the end."""
 
 
@@ -43,7 +44,7 @@ class Tail:
         self._events: list[Entry] = []
         """What follows `_start`, without a gap, up to `_end`."""
 
-    def next(self, connection: Connection[Any], after: int, limit: int, timeout: float) -> list[Entry]:
+    def next(self, connection: Connection[Any], after: int, limit: int, timeout: float) -> Sequence[Entry]:
         """The next events after a position, at most `limit`; none when none came within `timeout` seconds.
 
         Reads on the caller's connection, if it is the caller's turn. Raises what the log raises.
@@ -62,12 +63,12 @@ class Tail:
             return self._read(connection, after, limit, timeout)
         return self._log.read(connection, after, limit)  # far behind the others
 
-    def _kept(self, after: int, limit: int) -> list[Entry]:
+    def _kept(self, after: int, limit: int) -> Sequence[Entry]:
         place = bisect_right(self._events, after, key=lambda entry: entry.position)
         return self._events[place : place + limit]
 
-    def _read(self, connection: Connection[Any], after: int, limit: int, timeout: float) -> list[Entry]:
-        events: list[Entry] = []
+    def _read(self, connection: Connection[Any], after: int, limit: int, timeout: float) -> Sequence[Entry]:
+        events: Sequence[Entry] = []
         behind = True
         try:
             if not self._behind:
@@ -81,7 +82,7 @@ class Tail:
                 self._changed.notify_all()
         return events
 
-    def _keep(self, after: int, events: list[Entry]) -> None:
+    def _keep(self, after: int, events: Sequence[Entry]) -> None:
         if self._end != after or not events:
             return
         self._events += events

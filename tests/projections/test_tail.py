@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
 import pytest
 
 from bichat.doorbell import Ear
-from bichat.events.envelope import Event
+from bichat.events.envelope import Entry, Event
 from bichat.projections import tail
 from bichat.projections.tail import Tail
 from tests.projections.test_runner import LOG
@@ -53,7 +54,7 @@ class Follower(threading.Thread):
 
     def __init__(self, shared: Tail, limit: int, pace: float) -> None:
         super().__init__(daemon=True)
-        self.shared, self.limit, self.pace, self.told = shared, limit, pace, list[Event]()
+        self.shared, self.limit, self.pace, self.told = shared, limit, pace, list[Entry]()
 
     def run(self) -> None:
         while len(self.told) < len(LOG):
@@ -95,7 +96,7 @@ def test_who_is_far_behind_reads_alone_and_joins_the_others_later(
 
 
 def test_a_ring_ends_the_wait_of_all(log: Growing, shared: Tail) -> None:
-    told: list[tuple[float, list[Event]]] = []
+    told: list[tuple[float, Sequence[Entry]]] = []
 
     def wait() -> None:
         events = shared.next(NO_CONNECTION, 0, 2000, 5.0) or shared.next(NO_CONNECTION, 0, 2000, 5.0)
