@@ -22,6 +22,7 @@ from bichat.events.ledger import Ledger
 from bichat.model import Model
 from bichat.projections import replies
 from bichat.tokens import count
+from bichat.workers import parked
 from bichat.workers.attempts import LONGEST_WAIT
 from bichat.workers.life import LOOKED, Life
 from bichat.workers.listening import NotWanted
@@ -69,6 +70,7 @@ class ReplyWorker:
             configure=_hurry,
         )  # fmt: skip
         self._life = Life(config.database_url or "", self._name)
+        self._parked = parked.ParkedQuestions(ledger, executor, self._pool, self._name)
         self._turns: dict[UUID, Turn] = {}
         self._running: set[asyncio.Task[None]] = set()
         self._rung = asyncio.Event()
@@ -82,6 +84,7 @@ class ReplyWorker:
             asyncio.create_task(self._repeat(self._watch, POLL)),
             asyncio.create_task(self._repeat(self._renew, RENEWED)),
             asyncio.create_task(self._repeat(self._live, LOOKED)),
+            asyncio.create_task(self._repeat(self._parked.end, parked.LOOKED)),
             asyncio.create_task(self._listen()),
             asyncio.create_task(
                 asyncio.to_thread(count, "")
