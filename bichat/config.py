@@ -46,6 +46,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens of prompt and history that the model is shown; `None`: 8,000, or what fits the small one."""
     bichat_max_message_chars: int = 32_000
 
+    bichat_ready_lag_seconds: int = 30
+    """A read model that is further behind the log makes `/health/ready` fail."""
+    bichat_metrics_port: int | None = None
+    """Where a worker or projector shows its metrics, to anybody; `None`: nowhere."""
+
     def __repr__(self) -> str:
         """Without values: a config holds secrets, and a repr ends up in logs."""
         return f"Config({', '.join(f for f in self.__struct_fields__ if getattr(self, f) is not None)})"
@@ -174,4 +179,6 @@ _READERS: dict[str, Callable[[str, str], object]] = {
     "bichat_master_key": _master_key,
     "bichat_context_tokens": _whole_number(64, 10_000_000),
     "bichat_max_message_chars": _whole_number(1, 1_000_000),
+    "bichat_ready_lag_seconds": _whole_number(1, 86_400),
+    "bichat_metrics_port": _whole_number(1, 65_535),
 }

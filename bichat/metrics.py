@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from contextlib import aclosing
 from functools import lru_cache, wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
@@ -173,16 +173,46 @@ def calls(stream: Callable[[S, Q], AsyncGenerator[C, None]]) -> Callable[[S, Q],
     return measured
 
 
-def tokens(model: str, prompt: int, completion: int) -> None:
+class _Used(Protocol):
+    @property
+    def prompt_tokens(self) -> int: ...
+    @property
+    def completion_tokens(self) -> int: ...
+
+
+def tokens(model: str, used: _Used) -> None:
     """One call cost so much."""
-    TOKENS.labels(_label(model), "prompt").inc(prompt)
-    TOKENS.labels(_label(model), "completion").inc(completion)
+    TOKENS.labels(_label(model), "prompt").inc(used.prompt_tokens)
+    TOKENS.labels(_label(model), "completion").inc(used.completion_tokens)
 
 
-def folded(key: tuple[str, int, int], events: int, seconds: float) -> None:
-    """A runner committed a batch for the build (name, shape, number)."""
-    EVENTS.labels(*key).inc(events)
-    FOLDS.labels(key[0]).observe(seconds)
+class _Built(Protocol):
+    @property
+    def key(self) -> tuple[str, int, int]: ...
+
+
+class _Follows(Protocol):
+    @property
+    def build(self) -> _Built: ...
+
+
+F = TypeVar("F", bound=_Follows)
+
+
+def folds(
+    apply: Callable[[F, S, int, Sequence[T]], R],
+) -> Callable[[F, S, int, Sequence[T]], R]:
+    """Measures the batches that a runner commits."""
+
+    @wraps(apply)
+    def measured(self: F, connection: S, position: int, events: Sequence[T], /) -> R:
+        began = time.perf_counter()
+        applied = apply(self, connection, position, events)
+        FOLDS.labels(self.build.key[0]).observe(time.perf_counter() - began)
+        EVENTS.labels(*self.build.key).inc(len(events))
+        return applied
+
+    return measured
 
 
 # --- showing them --------------------------------------------------------------------------------

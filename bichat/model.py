@@ -14,6 +14,7 @@ import msgspec
 import openai
 from msgspec import Meta, Struct
 
+from bichat import metrics
 from bichat.config import Config
 from bichat.errors import ModelCutOff, ModelError, ModelNonsense, ModelRefused, ModelSilent, ModelUnavailable
 
@@ -93,6 +94,7 @@ class Model:
         """Closes the connections."""
         await self._client.close()
 
+    @metrics.calls
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
         """The answer's words as they come, then one chunk with `finish`; raises `ModelError`."""
         if self._nobody:  # the client would send people's text to its default server

@@ -5,11 +5,16 @@ from __future__ import annotations
 import errno
 import http.client
 import logging
+import shutil
 import signal
 import socket
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from prometheus_client.multiprocess import mark_process_dead
 
 from bichat import wiring
 from bichat.config import Config, environment
@@ -60,6 +65,7 @@ def serve(config: Config, say: Callable[[Config, str], None]) -> None:
     stopping = _Stopping()
     with owned(config) as servers:
         wiring.migrate(servers.config)
+        _empty(_counts(config))
         api = _api(servers.config)
         worker, projector = (_verb(servers.config, verb) for verb in ("worker", "projector"))
         try:
@@ -115,9 +121,22 @@ def _stop(servers: Servers, *, first: list[Part], then: list[Part]) -> None:
 
 
 def _verb(config: Config, verb: str) -> Part:
-    part = Part(verb, [sys.executable, "-m", "bichat", verb], env=environment(config))
+    # One scrape of the API shows all parts, so they need no ports.
+    shared = {"PROMETHEUS_MULTIPROC_DIR": str(_counts(config)), "BICHAT_METRICS_PORT": ""}
+    part = Part(verb, [sys.executable, "-m", "bichat", verb], env=environment(config) | shared)
+    part.before = partial(mark_process_dead, verb, shared["PROMETHEUS_MULTIPROC_DIR"])
     part.orphaned_with = signal.SIGKILL  # the port must be free when we are started again
     return part
+
+
+def _counts(config: Config) -> Path:
+    """Where the parts keep what they count."""
+    return config.bichat_data_dir.absolute() / "metrics"
+
+
+def _empty(directory: Path) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(mode=0o700)
 
 
 def _api(config: Config) -> Part:

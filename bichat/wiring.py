@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ def migrate(config: Config) -> list[str]:
 
 def run_api(config: Config) -> None:
     """Answers HTTP until SIGTERM or Ctrl-C."""
+    _counted("api")
     from bichat.api import server
     from bichat.api.app import create_app
     from bichat.api.call import Parts
@@ -49,6 +51,7 @@ def run_api(config: Config) -> None:
 
 def run_worker(config: Config) -> None:
     """Answers questions until SIGTERM or Ctrl-C."""
+    _counted("worker", config)
     from bichat.commands.execute import Executor
     from bichat.deltas import Deltas
     from bichat.model import Model
@@ -74,6 +77,7 @@ def run_worker(config: Config) -> None:
 
 def run_projector(config: Config) -> None:
     """Keeps the read models up to date until SIGTERM or Ctrl-C."""
+    _counted("projector", config)
     from bichat.events.feed import Feed
     from bichat.workers import project
 
@@ -82,6 +86,24 @@ def run_projector(config: Config) -> None:
         signal.signal(number, lambda *_: stop.set())
     with _log(config) as ledger, _doorbell(config) as doorbell:
         project.run(_url(config), Feed(ledger.keys), doorbell, stop)
+
+
+def _counted(part: str, shown: Config | None = None) -> None:
+    """Before anything counts: says under which name, and shows it at the port that `shown` may name.
+
+    Under the name of the part, and not of the process, which ends: in `bichat serve` the next one goes on
+    with the same files.
+    """
+    from prometheus_client import values
+
+    if values.ValueClass is not values.MutexValue:  # there are files
+        mine = os.getpid()
+        name = lambda: part if os.getpid() == mine else os.getpid()  # noqa: E731
+        values.ValueClass = values.MultiProcessValue(name)  # type: ignore[no-untyped-call]
+    from bichat import metrics
+
+    if shown and shown.bichat_metrics_port:
+        metrics.serve(shown.bichat_host, shown.bichat_metrics_port)
 
 
 @contextmanager

@@ -11,9 +11,10 @@ from litestar import Litestar, Request, Response, Router
 from litestar.config.cors import CORSConfig
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
+from litestar.types import ControllerRouterHandler
 
 from bichat import errors
-from bichat.api import dialogues, health, messages, stream, usage
+from bichat.api import dialogues, health, messages, metrics, stream, usage
 from bichat.api.auth import Verifier, admit
 from bichat.api.call import Call, Parts
 from bichat.api.conversation import Streams
@@ -21,6 +22,7 @@ from bichat.api.docs import complete, openapi, ui_file
 from bichat.api.parameters import query_names, refuse_unknown
 from bichat.api.problems import PRIVATE, FieldError, fields_of, problem
 from bichat.config import Config
+from bichat.projections.standing import Watches
 
 __all__ = ["Parts", "create_app"]
 
@@ -50,18 +52,13 @@ LITESTAR = {400: "Invalid", 404: "NotFound", 405: "MethodNotAllowed", 413: "TooL
 def create_app(parts: Parts) -> Litestar:
     """The application over `parts`; raises `WrongSetting` when no token could be checked."""
     config = parts.config
-    v1 = Router(
-        "/v1",
-        route_handlers=[dialogues.router, messages.router, stream.router, usage.router],
-        before_request=receive,
-        response_headers=PRIVATE,
-        security=[{"bearer": []}],
-    )
+    v1 = _admitted("/v1", dialogues.router, messages.router, stream.router, usage.router)
+    watches = Watches(parts.reads)
     app = Litestar(
-        [v1, health.router, ui_file],
+        [v1, health.router, _admitted("/", metrics.scrape), ui_file],
         request_class=Call,
         lifespan=[_open],
-        state=State({"parts": parts, "verifier": Verifier(config), "streams": Streams()}),
+        state=State({"parts": parts, "verifier": Verifier(config), "streams": Streams(), "watches": watches}),
         exception_handlers={HTTPException: of_litestar, Exception: of_bichat},
         cors_config=_cors(config),
         openapi_config=openapi(),
@@ -71,6 +68,17 @@ def create_app(parts: Parts) -> Litestar:
     )
     complete(app, longest=config.bichat_max_message_chars)
     return app
+
+
+def _admitted(path: str, *handlers: ControllerRouterHandler) -> Router:
+    """Routes for those with a token."""
+    return Router(
+        path,
+        route_handlers=handlers,
+        before_request=receive,
+        response_headers=PRIVATE,
+        security=[{"bearer": []}],
+    )
 
 
 @asynccontextmanager
@@ -121,7 +129,8 @@ def of_bichat(request: Request, error: Exception) -> Response[bytes]:  # type: i
     if isinstance(error, errors.Invalid):
         named = [FieldError(str(error.facts["field"]), str(error.facts["reason"]))]
     detail = str(error)
-    if isinstance(error, errors.Unavailable) and error.facts:  # what ails our servers is not for strangers
+    if isinstance(error, errors.Unavailable) and error.facts and not isinstance(error, health.NotReady):
+        # What ails our servers is not for strangers.
         log.warning("%s %r: %s", request.scope["method"], path[:200], error)
         detail = errors.Unavailable().message()
     return problem(type(error).__name__, status, detail, path=path, errors=named, headers=headers)

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from uuid import UUID
 
+from bichat import metrics
 from bichat.api.call import Call
 from bichat.api.sse import HEARTBEAT, RETRY
 from bichat.api.telling import Telling
@@ -46,18 +47,19 @@ class Conversation:
     async def events(self, first: bytes) -> AsyncIterator[bytes]:
         """Everything there is to tell, as ready SSE bytes."""
         yield RETRY + first
-        async with self._parts.deltas.follow(self._telling.dialogue_id) as follower:
-            if chunk := await self._look():
-                yield chunk
-            told = time.monotonic()
-            while not self._over():
-                chunk = await self._next(follower)
-                now = time.monotonic()
-                if not chunk and now - told >= BEAT:
-                    chunk = HEARTBEAT
-                if chunk:
-                    told = now
+        with metrics.STREAMS.track_inprogress():
+            async with self._parts.deltas.follow(self._telling.dialogue_id) as follower:
+                if chunk := await self._look():
                     yield chunk
+                told = time.monotonic()
+                while not self._over():
+                    chunk = await self._next(follower)
+                    now = time.monotonic()
+                    if not chunk and now - told >= BEAT:
+                        chunk = HEARTBEAT
+                    if chunk:
+                        told = now
+                        yield chunk
 
     def _over(self) -> bool:
         return self._telling.over or self._streams.stopping or time.time() >= self._who.expires

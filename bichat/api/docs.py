@@ -105,7 +105,7 @@ def complete(app: Litestar, longest: int) -> None:
             if operation and path.startswith("/v1/"):
                 _complete(operation, query=method == "get")
             elif operation:
-                _refusals(operation, 400, 503)
+                _refusals(operation, 400, *((401, 403) if operation.security else (503,)))
 
 
 def _limit(schema: dict[str, Any], longest: int) -> None:

@@ -11,6 +11,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
+from bichat import metrics
 from bichat.commands.command import Command
 from bichat.commands.decide import decide
 from bichat.commands.dialogue import StartDialogue
@@ -140,7 +141,10 @@ class Batch:
             Group(stream_id, p.before.head, tuple(p.rows), tuple(p.receipts))
             for stream_id, p in settled.items()
         ]
-        won = self._ledger.append(groups) if groups else {}
+        won: dict[int, list[int]] = {}
+        if groups:
+            with metrics.APPENDS.time():
+                won = self._ledger.append(groups)
         committed = dict(self._known.streams)
         for index, (stream_id, pending) in enumerate(settled.items()):
             if index in won:
@@ -253,6 +257,7 @@ class Batch:
                 job.future.set_result(msgspec.structs.replace(answer, position=position))
 
     def _lost(self, pending: _Pending) -> None:
+        metrics.LOSERS.inc(len(pending.answers))
         for job, _, _ in pending.answers:
             job.tries += 1
             if job.tries < _TRIES:

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from eventsourcing.application import LRUCache
 
+from bichat import metrics
 from bichat.commands.batch import Batch, Job, Once, Outcome
 from bichat.commands.command import Command
 from bichat.errors import LogRejected, LogUnavailable, Overloaded, Stopping
@@ -59,6 +60,7 @@ class Executor:
             self._thread.join()
         self._refuse_rest()
 
+    @metrics.commands
     async def execute(
         self, command: Command, by: Metadata, *, once: Once | None = None, if_match: int | None = None
     ) -> Outcome:
@@ -82,6 +84,7 @@ class Executor:
         while open_ or again:
             fresh, open_ = self._gather(block=not again) if open_ else ([], False)
             jobs = [*again, *fresh]
+            metrics.batch(len(jobs), self._queue.qsize())
             try:
                 again = self._batch(jobs)
             except Exception as error:

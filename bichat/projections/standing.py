@@ -6,7 +6,8 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Generic, TypeVar
+from functools import partial
+from typing import Generic, Literal, TypeVar
 
 from msgspec import Struct
 from psycopg.rows import class_row
@@ -24,6 +25,9 @@ _LONGEST = 15.0
 """Seconds until a connection that says nothing is given up, so that another can be asked."""
 
 T = TypeVar("T", bound=Struct)
+State = Literal["serving", "unfollowed", "stopped", "building", "failed", "standby"]
+"""Read and up to date · read, but nobody follows · its follower cannot go on · being made · could not be
+made · kept for a way back."""
 
 
 class Standing(Struct, frozen=True, kw_only=True):
@@ -48,6 +52,17 @@ class Standing(Struct, frozen=True, kw_only=True):
     slices: int | None
     loaded: int | None
     updated_at: datetime
+
+    @property
+    def in_a_word(self) -> State:
+        """How it is, as people understand it."""
+        if not self.serves and self.phase != "done":
+            return "failed" if self.phase == "failed" else "building"
+        if self.state != "live":
+            return "stopped" if self.state == "stopped" else "building"
+        if not self.serves:
+            return "standby"
+        return "serving" if self.running else "unfollowed"
 
 
 class Waiting(Struct, frozen=True):
@@ -103,3 +118,11 @@ class Watch(Generic[T]):
             return error
         except Exception as error:  # a database that is not migrated knows no such function
             return ReadsUnavailable(reason=type(error).__name__)
+
+
+class Watches:
+    """What an API looks at for probes and for Prometheus."""
+
+    def __init__(self, reads: Reads) -> None:
+        self.builds = Watch(partial(builds, reads))
+        self.queue = Watch(partial(queue, reads))

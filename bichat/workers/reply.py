@@ -14,6 +14,7 @@ from uuid import UUID
 import psycopg
 from psycopg_pool import AsyncConnectionPool
 
+from bichat import metrics
 from bichat.commands.execute import Executor
 from bichat.config import Config
 from bichat.deltas import Deltas
@@ -61,6 +62,7 @@ class ReplyWorker:
             models=tuple(name for name in names if name),
             budget=config.bichat_context_tokens or DEFAULT_BUDGET,
         )  # fmt: skip
+        metrics.configured(self._kit.models)
         # Leases are held under this name, so it must be this worker's alone.
         self._name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
         self._concurrency = concurrency

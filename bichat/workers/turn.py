@@ -10,6 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 from uuid_utils.compat import uuid7
 
+from bichat import metrics
 from bichat.commands.execute import Executor
 from bichat.commands.reply import CompleteReply, EndCancelledReply, FailReply, StartReply, WorkerCommand
 from bichat.deltas import Deltas
@@ -170,6 +171,7 @@ class Turn:
         except ModelError as error:
             return await self._fail(plan, error)
         finally:
+            metrics.tokens(plan.start.model, self._listening.usage(plan.context.tokens))
             await self._kit.deltas.end(claim.dialogue_id, claim.message_id, attempt)
 
     async def _complete(self, plan: _Plan) -> float:
