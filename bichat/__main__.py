@@ -2,4 +2,5 @@
 
 from bichat.cli import main
 
-main()
+if __name__ == "__main__":  # processes that we start to work side by side import this again
+    main()

@@ -219,7 +219,35 @@ class DatabaseTooNew(Unusable):
 
 
 class ReadModelsMissing(Unusable):
-    """The database has no {names}: run `bichat migrate` and, if there are events, `bichat projections rebuild`."""
+    """The database has no {names}: run `bichat migrate` or, in use, `bichat projections rebuild`."""
+
+
+class ProcessDied(Unusable):
+    """A process of ours was killed, perhaps for want of memory: run the same again, with fewer --jobs."""
+
+
+class RebuildRuns(Unusable):
+    """{build} is being built already, since {since} by {runner} ({phase})."""
+
+
+class RebuildStopped(Unusable):
+    """The rebuild stopped: {reason}. Nothing was switched; the same command goes on from here."""
+
+
+class RebuildDiffers(Unusable):
+    """{build} differs from the log, so the build that serves was left in place: {finding}"""
+
+
+class RebuildParks(Unusable):
+    """{build} cannot digest {count} dialogues that can be read today; --with-parked switches to it anyway."""
+
+
+class NoWayBack(Unusable):
+    """There is no other build of {name} to go back to."""
+
+
+class NotDroppable(Unusable):
+    """{build} {reason}."""
 
 
 class SwitchTimedOut(Unusable):

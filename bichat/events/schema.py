@@ -56,6 +56,11 @@ def check(connection: psycopg.Connection[Any], schema: str = LOG) -> None:
         raise DatabaseTooOld(found=found[-1] if found else "none", known=known[-1])
 
 
+def newest(connection: psycopg.Connection[Any], schema: str = LOG) -> str:
+    """The last migration applied."""
+    return max(_applied(connection, schema), default="none")
+
+
 def _suitable(connection: psycopg.Connection[Any]) -> None:
     if connection.info.server_version < _POSTGRES:
         version = connection.info.server_version // 10_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import cache, cached_property, reduce
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -53,34 +54,48 @@ class Piece:
     A dialogue is one piece, or, when it has many events, several, each with what the earlier ones left.
     """
 
-    def __init__(self, events: Sequence[Event], before: Piece | None = None, *, last: bool = True) -> None:
-        """`last`: the dialogue's history ends here. Raises what the fold of `before` raises."""
-        self.events, self.last = events, last
-        self._dialogue = before.dialogue if before else None
-        self._state = before.state if before else NOTHING
-        self.pages_before = 0
-        """How many pages of messages were full before this piece."""
-        self.carried: dict[str, Any] = before.carried if before else {}
+    def __init__(
+        self, dialogue_id: UUID, events: Sequence[Event], before: Piece | None = None, *, last: bool = True
+    ) -> None:
+        """`last`: the dialogue's history ends here."""
+        self.dialogue_id, self.events, self.before, self.last = dialogue_id, events, before, last
+        self.carried: dict[str, Any] = {}
         """What a read model (by name) wants to know again in the next piece."""
-        if self._dialogue:
-            self.pages_before = self._dialogue.message_count // PAGE
-            # The open page's messages, and the newest in any case.
-            kept = self._dialogue.messages[-max(1, self._dialogue.message_count % PAGE) :]
-            self._dialogue = replace(self._dialogue, messages=kept)
+        if before:
+            self.carried |= before.carried
+            before._let_go()
 
     @cached_property
     def dialogue(self) -> Dialogue:
-        """The transcript after this piece: with the messages of this piece and of the page they go on."""
-        dialogue = self._dialogue
+        """The transcript after this piece: with the messages of this piece and of the page they go on.
+
+        Raises what the fold raises.
+        """
+        dialogue = self.before.dialogue if self.before else None
+        if dialogue:  # the open page's messages, and the newest in any case
+            kept = dialogue.messages[-max(1, dialogue.message_count % PAGE) :]
+            dialogue = replace(dialogue, messages=kept)
         for event in self.events:
             dialogue = transcribe(dialogue, event)
-        assert dialogue is not None  # noqa: S101 - a piece has events
+        assert dialogue is not None  # noqa: S101 - a piece has events, or comes after one that has
         return dialogue
 
     @cached_property
     def state(self) -> DialogueState:
-        """The deciding state after this piece."""
-        return reduce(evolve, self.events, self._state)
+        """The deciding state after this piece. Raises what the fold raises."""
+        return reduce(evolve, self.events, self.before.state if self.before else NOTHING)
+
+    @property
+    def pages_before(self) -> int:
+        """How many pages of messages were full before this piece."""
+        return self.before.dialogue.message_count // PAGE if self.before else 0
+
+    def _let_go(self) -> None:
+        """Folds what comes next from, so that what came before need not be kept."""
+        for fold in ("dialogue", "state"):
+            with suppress(Exception):  # who asks for it will hear of it
+                getattr(self, fold)
+        self.before = None
 
 
 class ReadModel(Struct, frozen=True, kw_only=True):

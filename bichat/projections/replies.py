@@ -130,8 +130,7 @@ def _rows(now: States, changes: dict[UUID, Change]) -> Iterator[dict[str, Any]]:
 
 def rows(piece: Piece) -> Iterator[Row]:
     """At the end, whose the dialogue is and its questions without an answer."""
-    dialogue_id = piece.events[0].stream_id
-    now = {dialogue_id: piece.state}
+    now = {piece.dialogue_id: piece.state}
     changes = touched(now, piece.events, piece.carried.get("replies", {}))
     changes = {
         message_id: change._replace(question=question)
@@ -140,7 +139,7 @@ def rows(piece: Piece) -> Iterator[Row]:
     }
     piece.carried["replies"] = changes
     if piece.last:
-        yield Row(1, _owner(dialogue_id, piece.state))
+        yield Row(1, _owner(piece.dialogue_id, piece.state))
         open_ = list(_rows(now, changes))
         first = min((row["version"] for row in open_ if row["due"]), default=None)
         for row in open_:

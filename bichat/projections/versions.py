@@ -133,12 +133,12 @@ def kept(connection: Connection[Any], model: ReadModel) -> list[Build]:
     return [Build(model, number) for (number,) in rows]
 
 
-def drop(connection: Connection[Any], key: tuple[str, int, int], tables: list[str]) -> None:
+def drop(connection: Connection[Any], build: Build) -> None:
     """Takes a build away that does not serve; its follower ends by itself."""
     with connection.transaction():
         for block in ("forget_checkpoint", "forget_build", "forget_parked"):
-            connection.execute(statement("versions", block), key)
-        for table in tables:
+            connection.execute(statement("versions", block), build.key)
+        for table in build.tables:
             connection.execute(_filled("drop", table=table))
 
 

@@ -53,4 +53,4 @@ delete from bichat.builds where (name, shape, build) = (%s, %s, %s);
 delete from bichat.parked where (name, shape, build) = (%s, %s, %s);
 
 -- name: drop
-drop table if exists {table} cascade;
+drop table if exists {table};

@@ -103,3 +103,38 @@ as $$
 $$;
 revoke all on function bichat.projections from public;
 grant execute on function bichat.projections to bichat_reader;
+
+-- Files a rebuild, or finds the one that is not finished; `held` when somebody works on it just now.
+create function bichat.request_rebuild(of text, of_shape int, of_fold int, from_ops boolean) returns table (
+    build int, phase text, held boolean, runner text, started_at timestamptz
+) language plpgsql volatile security definer
+set search_path = pg_catalog
+as $$
+#variable_conflict use_column
+declare
+    number int;
+    busy boolean := not pg_try_advisory_xact_lock(hashtextextended('bichat.rebuild.' || of, 0));
+begin
+    perform pg_advisory_xact_lock(hashtextextended('bichat.serving', 0));
+    select b.build into number from bichat.builds b
+    where b.name = of and b.shape = of_shape and b.phase not in ('done', 'failed')
+    order by b.build desc limit 1;
+    if number is null then
+        select greatest(
+            (select max(c.build) from bichat.checkpoints c where c.name = of and c.shape = of_shape),
+            (select max(r.build) from bichat.reports r where r.name = of and r.shape = of_shape), 0) + 1
+        into number;
+        insert into bichat.builds (name, shape, build, phase, by_ops)
+        values (of, of_shape, number, 'requested', from_ops);
+        insert into bichat.checkpoints (name, shape, build, fold, state)
+        values (of, of_shape, number, of_fold, 'building');
+    elsif from_ops and not busy then
+        update bichat.builds b set by_ops = true
+        where b.name = of and b.shape = of_shape and b.build = number;
+    end if;
+    return query select b.build, b.phase, busy, b.runner, b.started_at from bichat.builds b
+    where b.name = of and b.shape = of_shape and b.build = number;
+end
+$$;
+revoke all on function bichat.request_rebuild from public;
+grant execute on function bichat.request_rebuild to bichat_reader;

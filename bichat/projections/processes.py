@@ -1,0 +1,112 @@
+"""Processes that work on the log side by side, each with a connection and the keys to read it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, closing, contextmanager
+from typing import Any, TypeVar
+
+from msgspec import Struct
+from psycopg import Connection
+
+from bichat.errors import ProcessDied
+from bichat.events.feed import Feed
+from bichat.events.keys import KeyStore
+from bichat.projections.runner import connect
+
+T = TypeVar("T")
+
+
+class Database(Struct, frozen=True, kw_only=True):
+    """Where the log is, and what opens it."""
+
+    url: str
+    keys_url: str
+    master_key: bytes
+
+
+class Desk(Struct, frozen=True):
+    """What a task works with."""
+
+    connection: Connection[Any]
+    feed: Feed
+
+
+Task = Callable[[Desk], T]
+"""Pickled on its way to a process: a frozen struct with `__call__`."""
+
+
+@contextmanager
+def desk(database: Database) -> Iterator[Desk]:
+    """A desk in this process."""
+    with ExitStack() as stack:
+        keys = KeyStore(database.keys_url, database.master_key)
+        stack.callback(keys.close)
+        keys.unlock()
+        connection = stack.enter_context(closing(connect(database.url)))
+        connection.prepare_threshold = None  # tables are made in blocks of several statements
+        yield Desk(connection, Feed(keys))
+
+
+def cores() -> int:
+    """How many processes this machine can run at once."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Pool:
+    """Does tasks in processes, which start with the first tasks; with one job, right here."""
+
+    def __init__(self, database: Database, jobs: int) -> None:
+        self._database, self._jobs = database, jobs
+        self._processes: ProcessPoolExecutor | None = None
+
+    def each(self, tasks: Sequence[Task[T]]) -> Iterator[T]:
+        """The results as they come. Raises the first error of a task, `ProcessDied` when there was no end."""
+        if self._jobs == 1 or (len(tasks) <= 1 and not self._processes):
+            with desk(self._database) as here:
+                for task in tasks:
+                    yield task(here)
+            return
+        if not self._processes:
+            # Not forked: threads and connections of this process would come along.
+            context = multiprocessing.get_context("spawn")
+            self._processes = ProcessPoolExecutor(
+                self._jobs, mp_context=context, initializer=_sit_down, initargs=(self._database,)
+            )
+        try:
+            waiting: set[Future[T]] = {self._processes.submit(_do, task) for task in tasks}
+            while waiting:
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
+        except BrokenProcessPool:
+            raise ProcessDied from None
+
+    def close(self) -> None:
+        """Ends the processes, whatever they do: it is undone, or done again."""
+        if self._processes:
+            processes = list((self._processes._processes or {}).values())
+            self._processes.shutdown(wait=False, cancel_futures=True)
+            for process in processes:
+                process.terminate()
+            for process in processes:
+                process.join(5)
+
+
+_open = ExitStack()
+_desk: list[Desk] = []
+"""Of a process of the pool, from its start to its end."""
+
+
+def _sit_down(database: Database) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; who started us ends us
+    _desk.append(_open.enter_context(desk(database)))
+
+
+def _do(task: Task[T]) -> T:
+    return task(_desk[0])

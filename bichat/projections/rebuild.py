@@ -1,0 +1,320 @@
+"""Makes new builds of read models beside those that serve, proves them right, and lets them serve."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import psycopg
+from msgspec import Struct
+from psycopg import Connection
+
+from bichat.errors import RebuildDiffers, RebuildParks, RebuildRuns, RebuildStopped
+from bichat.events import slices
+from bichat.events.slices import Slice
+from bichat.projections import parking, sql, versions
+from bichat.projections.load import Loader, Target
+from bichat.projections.processes import Database, Desk, Pool, desk
+from bichat.projections.read_model import Build, ReadModel
+from bichat.projections.runner import Runner
+from bichat.projections.sql import statement
+from bichat.projections.tail import Tail
+from bichat.projections.verify import Progress, Report, verify
+
+LEFT_ALONE = 2.0
+"""Seconds after which a new build that no projector follows is followed here."""
+NEAR = 100
+"""Positions from the end of the log at which a build has caught up."""
+
+
+class Rebuilt(Struct, frozen=True, kw_only=True):
+    """A new build that serves; `pause` is for how many seconds readers had to wait for the switch."""
+
+    build: Build
+    report: Report
+    pause: float
+    seconds: dict[str, float]
+    """What each step took; the steps are the phases in `bichat.builds`."""
+
+
+class _Begun(Struct, frozen=True):
+    """How far a build has come, as `bichat.builds` tells."""
+
+    build: Build
+    phase: str
+    fold: int
+    fence: int
+    bounds: tuple[UUID, ...]
+    loaded: frozenset[int]
+    events: int
+
+
+def rebuild(
+    database: Database, models: Sequence[ReadModel], *, jobs: int, progress: Progress,
+    with_parked: bool = False,
+) -> list[Rebuilt]:  # fmt: skip
+    """Builds read models anew, or goes on with what was interrupted; returns once they serve.
+
+    May be interrupted at any moment: what serves is never touched before the switch, and each finished
+    slice is kept. Raises `RebuildRuns`, `RebuildDiffers`, `RebuildParks` (but not `with_parked`),
+    `SwitchTimedOut`, and `RebuildStopped` when the database goes away or its disk is full.
+    """
+    try:
+        with ExitStack() as stack:
+            here = stack.enter_context(desk(database))
+            pool = Pool(database, jobs)
+            stack.callback(pool.close)
+            for model in models:
+                stack.enter_context(_claimed(here.connection, model))
+            return _Rebuild(database, here, pool, progress).run(models, with_parked)
+    except psycopg.OperationalError as error:
+        raise RebuildStopped(reason=parking.describe(error)) from error
+
+
+@contextmanager
+def _claimed(connection: Connection[Any], model: ReadModel) -> Iterator[None]:
+    """One rebuild of a read model at a time, wherever it runs; the lock dies with its connection."""
+    if connection.execute(statement("rebuild", "claim"), (model.name,)).fetchone() != (True,):
+        row = connection.execute(statement("rebuild", "unfinished"), (model.name, model.shape)).fetchone()
+        number, phase, *_, runner, since = row or (0, "beginning", "another process", "just now")
+        raise RebuildRuns(build=Build(model, number).id, phase=phase, runner=runner, since=since)
+    try:
+        yield
+    finally:
+        if not connection.closed:
+            connection.execute(statement("rebuild", "release"), (model.name,))
+
+
+class _Rebuild:
+    def __init__(self, database: Database, here: Desk, pool: Pool, progress: Progress) -> None:
+        self._database, self._here, self._pool, self._progress = database, here, pool, progress
+        self._connection = here.connection
+        self._me = f"{socket.gethostname()}:{os.getpid()}"
+        self._seconds: dict[str, float] = {}
+
+    def run(self, models: Sequence[ReadModel], with_parked: bool) -> list[Rebuilt]:
+        begun = [self._begin(model) for model in models]
+        builds = [one.build for one in begun]
+        with self._timed("loading"):
+            self._cut([one for one in begun if one.phase == "requested"])
+            self._load([one for build in builds if (one := self._look(build)).phase == "loading"])
+        with self._timed("indexing"):
+            due = [build for build in builds if self._look(build).phase == "indexing"]
+            for n, _ in enumerate(self._pool.each([IndexBuild(build) for build in due]), 1):
+                self._progress("indexing", n, len(due))
+        with self._followed(builds):
+            with self._timed("following"):
+                self._catch_up(builds)
+            with self._timed("verifying"):
+                reports = self._verify(builds)
+            return [self._switch(*both, with_parked) for both in zip(builds, reports, strict=True)]
+
+    # --- where it stands ------------------------------------------------------------------------------
+
+    def _begin(self, model: ReadModel) -> _Begun:
+        found = self._find(model)
+        if found and (found.phase == "failed" or found.fold != model.fold):
+            versions.drop(self._connection, found.build)
+            found = None
+        if not found:
+            values = (model.name, model.shape, model.fold, False)
+            self._connection.execute(statement("rebuild", "request"), values)
+            found = self._find(model)
+            assert found  # noqa: S101 - just made, under our lock
+        return found
+
+    def _find(self, model: ReadModel) -> _Begun | None:
+        row = self._connection.execute(
+            statement("rebuild", "unfinished"), (model.name, model.shape)
+        ).fetchone()
+        if row is None:
+            return None
+        number, phase, fold, fence, bounds, loaded, events, *_ = row
+        return _Begun(Build(model, number), phase, fold, fence, tuple(bounds), frozenset(loaded), events)
+
+    def _look(self, build: Build) -> _Begun:
+        found = self._find(build.model)
+        if not found or found.build.number != build.number:
+            raise RebuildStopped(reason=f"{build.id} was dropped")
+        return found
+
+    def _mark(self, build: Build, phase: str, error: str = "") -> None:
+        self._connection.execute(statement("rebuild", "phase"), (phase, error, self._me, *build.key))
+
+    @contextmanager
+    def _timed(self, step: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self._seconds[step] = round(time.perf_counter() - began, 3)
+
+    # --- the bulk -------------------------------------------------------------------------------------
+
+    def _cut(self, begun: Sequence[_Begun]) -> None:
+        """Empty tables, and slices of the log as it is now: the same for all, to be read once."""
+        if not begun:
+            return
+        with self._connection.transaction():
+            row = self._connection.execute(statement("reads", "head")).fetchone()
+            fence = int(row[0]) if row else 0
+            events = slices.count(self._connection, fence)
+            bounds = slices.cut(events, self._connection, fence)
+            for one in begun:
+                self._connection.execute(one.build.sql("tables"))
+                values = (fence, bounds, self._me, *one.build.key)
+                self._connection.execute(statement("rebuild", "cut"), values)
+
+    def _load(self, begun: Sequence[_Begun]) -> None:
+        tasks = []
+        for fence, bounds in {(one.fence, one.bounds): None for one in begun}:
+            together = [one for one in begun if (one.fence, one.bounds) == (fence, bounds)]
+            for part in slices.between(bounds):
+                missing = tuple(one.build for one in together if part.number not in one.loaded)
+                if missing:
+                    tasks.append(LoadSlice(missing, part, fence))
+        if begun:
+            done = min(one.events for one in begun)
+            total = slices.count(self._connection, max(one.fence for one in begun))
+            self._progress("loading", done, total)
+            for events in self._pool.each(tasks):
+                done += events
+                self._progress("loading", min(done, total), total)
+        for one in begun:
+            self._mark(one.build, "indexing")
+
+    # --- the rest -------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _followed(self, builds: Sequence[Build]) -> Iterator[None]:
+        """Until they serve the new builds are followed: by a projector, or where there is none, here."""
+        tail = Tail(self._here.feed, _NoBell())
+        runners = [Runner(build, self._database.url, tail) for build in builds]
+        threads = [threading.Thread(target=runner.run, daemon=True) for runner in runners]
+        deadline = time.monotonic() + LEFT_ALONE
+        try:
+            while time.monotonic() < deadline and not all(self._standing(b)[1] for b in builds):
+                time.sleep(0.05)
+            for thread in threads:
+                thread.start()  # where somebody follows already, it stands by
+            yield
+        finally:
+            for runner in runners:
+                runner.stop()
+            for thread in threads:
+                if thread.ident:
+                    thread.join(2.0)
+
+    def _standing(self, build: Build) -> tuple[bool, bool, int, int]:
+        row = self._connection.execute(statement("rebuild", "standing"), build.key).fetchone()
+        if row is None:
+            raise RebuildStopped(reason=f"{build.id} was dropped")
+        serves, running, position, head = row
+        return serves, running, position, head
+
+    def _catch_up(self, builds: Sequence[Build]) -> None:
+        for build in builds:
+            start = self._standing(build)[2]
+            while True:
+                _, _, position, head = self._standing(build)
+                self._progress("following", position - start, head - start)
+                if head - position <= NEAR:
+                    break
+                time.sleep(0.05)
+
+    def _verify(self, builds: Sequence[Build]) -> list[Report]:
+        for build in builds:
+            self._mark(build, "verifying")
+        reports = verify(self._database, builds, self._pool, self._progress)
+        for build, report in zip(builds, reports, strict=True):
+            keep(self._connection, build, report)
+            if not report.valid:
+                self._connection.execute(statement("rebuild", "unfollow"), build.key)
+                self._mark(build, "failed", f"differs from the log: {report.finding}")
+        for build, report in zip(builds, reports, strict=True):
+            if not report.valid:
+                raise RebuildDiffers(build=build.id, finding=report.finding)
+        return reports
+
+    def _switch(self, build: Build, report: Report, with_parked: bool) -> Rebuilt:
+        row = self._connection.execute(statement("rebuild", "parks_more"), _named(build)).fetchone()
+        if row and row[0] and not with_parked:
+            self._mark(build, "following", f"{row[0]} dialogues are parked that are not in what serves")
+            raise RebuildParks(build=build.id, count=row[0])
+        before = versions.serving(self._connection, build.model)
+        pause = versions.switch(self._connection, build)
+        self._mark(build, "done")
+        for old in versions.kept(self._connection, build.model):
+            if before and old.number != before.number:
+                versions.drop(self._connection, old)
+        return Rebuilt(build=build, report=report, pause=pause, seconds=dict(self._seconds))
+
+
+class LoadSlice(Struct, frozen=True):
+    """The task of loading one slice into builds; returns how many events were in it."""
+
+    builds: tuple[Build, ...]
+    slice: Slice
+    fence: int
+
+    def __call__(self, here: Desk) -> int:
+        """All in one transaction, with the mark that it is done."""
+        connection = here.connection
+        with connection.transaction():
+            loader = Loader(connection, [Target(build=build, upto=self.fence) for build in self.builds])
+            loader.load(slices.read(connection, here.feed, self.slice, self.fence))
+            for (t, n), rows in loader.sums().items():
+                sql.copy(connection, self.builds[t].tables[n], rows)
+            for t, parked in loader.parked:
+                parking.park(connection, self.builds[t], [parked])
+            for build in self.builds:
+                self._mark(connection, build, loader.events)
+        return loader.events
+
+    def _mark(self, connection: Connection[Any], build: Build, events: int) -> None:
+        values = {**_named(build), "slice": self.slice.number, "events": events}
+        if connection.execute(statement("rebuild", "loaded"), values).rowcount != 1:
+            # A process of an earlier run, which was killed, was still at it.
+            raise RebuildStopped(reason=f"slice {self.slice.number} of {build.id} was loaded by another")
+
+
+class IndexBuild(Struct, frozen=True):
+    """The task of making tables that are loaded into those of a build that can be followed and read."""
+
+    build: Build
+
+    def __call__(self, here: Desk) -> None:
+        """All in one transaction, with the checkpoint where the bulk ends."""
+        connection, build = here.connection, self.build
+        with connection.transaction():
+            connection.execute(statement("rebuild", "index_fast"))
+            if build.model.has("merge"):
+                connection.execute(build.sql("merge"))
+            connection.execute(build.sql("indexes"))
+            versions.guard(connection, build)
+            connection.execute(statement("rebuild", "follow"), build.key)
+        for table in build.tables:
+            connection.execute(sql.blocks("rebuild")["analyze"].format(table=table).encode())
+
+
+def _named(build: Build) -> dict[str, Any]:
+    return {"name": build.model.name, "shape": build.model.shape, "build": build.number}
+
+
+class _NoBell:
+    """Nobody rings for a build that serves nobody: it is enough to look."""
+
+    def wait(self, timeout: float) -> bool:
+        time.sleep(min(timeout, 0.05))
+        return False
+
+
+def keep(connection: Connection[Any], build: Build, report: Report) -> None:
+    """Keeps a report, to be looked at later."""
+    values = (*build.key, report.valid, msgspec.json.encode(report.kept()).decode())
+    connection.execute(statement("rebuild", "report"), values)

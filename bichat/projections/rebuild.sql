@@ -1,0 +1,63 @@
+-- Making a new build of a read model, step by step; each step leaves a mark to go on from.
+
+-- name: claim
+select pg_try_advisory_lock(hashtextextended('bichat.rebuild.' || %s, 0));
+
+-- name: release
+select pg_advisory_unlock(hashtextextended('bichat.rebuild.' || %s, 0));
+
+-- name: unfinished
+select b.build, b.phase, c.fold, b.fence, b.bounds, b.loaded, b.events, b.runner, b.started_at::text
+from bichat.builds b join bichat.checkpoints c using (name, shape, build)
+where b.name = %s and b.shape = %s and b.phase <> 'done'
+order by b.build desc limit 1;
+
+-- name: request
+select build from bichat.request_rebuild(%s, %s, %s, %s);
+
+-- name: cut
+update bichat.builds
+set phase = 'loading', fence = %s, bounds = %s, runner = %s, error = '', updated_at = clock_timestamp()
+where (name, shape, build) = (%s, %s, %s);
+
+-- name: loaded
+update bichat.builds
+set loaded = loaded || %(slice)s::int, events = events + %(events)s, updated_at = clock_timestamp()
+where (name, shape, build) = (%(name)s, %(shape)s, %(build)s) and not %(slice)s = any(loaded);
+
+-- name: phase
+update bichat.builds set phase = %s, error = %s, runner = %s, updated_at = clock_timestamp()
+where (name, shape, build) = (%s, %s, %s);
+
+-- name: index_fast
+set local maintenance_work_mem = '256MB';
+
+-- name: analyze
+analyze {table};
+
+-- name: follow
+with done as (
+    update bichat.builds set phase = 'following', updated_at = clock_timestamp()
+    where (name, shape, build) = (%s, %s, %s)
+    returning name, shape, build, fence
+)
+update bichat.checkpoints c
+set position = done.fence, state = 'live', error = '', updated_at = clock_timestamp()
+from done where (c.name, c.shape, c.build) = (done.name, done.shape, done.build);
+
+-- name: unfollow
+update bichat.checkpoints set state = 'building', updated_at = clock_timestamp()
+where (name, shape, build) = (%s, %s, %s);
+
+-- name: standing
+select serves, running, position, head from bichat.projections()
+where (name, shape, build) = (%s, %s, %s);
+
+-- name: parks_more
+select count(*) from bichat.parked new
+where (new.name, new.shape, new.build) = (%(name)s, %(shape)s, %(build)s) and not exists (
+    select from bichat.parked old join bichat.serving s using (name, shape, build)
+    where old.name = new.name and old.dialogue_id = new.dialogue_id);
+
+-- name: report
+insert into bichat.reports (name, shape, build, valid, report) values (%s, %s, %s, %s, %s);

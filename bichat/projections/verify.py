@@ -1,0 +1,284 @@
+"""Proves that builds are what the log comes to: folds the log anew, beside them, and compares every row."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+from psycopg import Connection
+
+from bichat import __version__
+from bichat.events import schema, slices
+from bichat.events.slices import Slice
+from bichat.projections import sql
+from bichat.projections.load import Loader, Target
+from bichat.projections.parking import Parked
+from bichat.projections.processes import Database, Desk, Pool, desk
+from bichat.projections.read_model import Build, Table
+from bichat.projections.sql import blocks, statement
+
+Progress = Callable[[str, int, int], None]
+"""Told what is done, how many events of it, and of how many."""
+_DIGESTS = 2**64
+
+
+class Difference(Struct, frozen=True, kw_only=True):
+    """A row that is not what the log says; None: there is no such row. The rows are not in kept reports."""
+
+    table: str
+    key: str
+    expected: dict[str, Any] | None = None
+    found: dict[str, Any] | None = None
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that differ; all, when a row is on one side only."""
+        expected, found = self.expected or {}, self.found or {}
+        return [name for name in expected | found if expected.get(name) != found.get(name)]
+
+
+class Compared(Struct, frozen=True, kw_only=True):
+    """One table in one slice, or in all: rows and the sum of their hashes, as found and as expected."""
+
+    rows: int = 0
+    digest: int = 0
+    expected_rows: int = 0
+    expected_digest: int = 0
+    different: int = 0
+
+    def __add__(self, other: Compared) -> Compared:
+        return Compared(
+            rows=self.rows + other.rows,
+            digest=(self.digest + other.digest) % _DIGESTS,
+            expected_rows=self.expected_rows + other.expected_rows,
+            expected_digest=(self.expected_digest + other.expected_digest) % _DIGESTS,
+            different=self.different + other.different,
+        )
+
+
+class Report(Struct, frozen=True, kw_only=True):
+    """What a verification of one build found; kept in `bichat.reports` without the rows."""
+
+    build: str
+    position: int
+    events: int
+    parked: int
+    sample: int | None
+    tables: dict[str, Compared]
+    slices: dict[str, list[str]]
+    """Of each table the digests by slice, hexadecimal."""
+    differences: list[Difference]
+    undigestible: list[Parked]
+    seconds: float
+    code: str
+    schema: str
+    fold: int
+
+    @property
+    def valid(self) -> bool:
+        """Whether nothing differs."""
+        return not self.undigestible and not any(table.different for table in self.tables.values())
+
+    @property
+    def finding(self) -> str:
+        """The first thing that is wrong, in a few words without a person's text."""
+        for one in self.differences:
+            return f"{one.table} {one.key}: {', '.join(one.columns)}"
+        for other in self.undigestible:
+            return f"dialogue {other.dialogue_id} version {other.version}: {other.error}"
+        return "nothing"
+
+    def kept(self) -> Report:
+        """Without what people wrote."""
+        bare = [
+            Difference(table=d.table, key=d.key, found=dict.fromkeys(d.columns)) for d in self.differences
+        ]
+        return replace(self, differences=bare)
+
+
+class Checked(Struct, frozen=True):
+    """What a process found in one slice."""
+
+    number: int
+    events: int
+    tables: dict[tuple[int, int], tuple[Compared, list[Difference]]]
+    """By number of the target and of its table."""
+    sums: dict[tuple[int, int], list[dict[str, Any]]]
+    undigestible: list[tuple[int, Parked]]
+
+
+class CheckSlice(Struct, frozen=True):
+    """The task of comparing one slice of several builds."""
+
+    snapshot: str
+    targets: tuple[Target, ...]
+    slice: Slice
+
+    def __call__(self, here: Desk) -> Checked:
+        """Loads the slice into temporary tables, and leaves nothing behind."""
+        connection = here.connection
+        with snapshot(connection, self.snapshot):
+            beside = [replace(t, build=replace(t.build, schema="pg_temp")) for t in self.targets]
+            for target in beside:
+                connection.execute(target.build.sql("tables"))
+            loader = Loader(connection, beside)
+            fence = max(target.upto for target in self.targets)
+            loader.load(slices.read(connection, here.feed, self.slice, fence))
+            found = {
+                (t, n): compare(connection, target.build, n, self.slice)
+                for t, target in enumerate(self.targets)
+                for n, table in enumerate(target.build.model.tables)
+                if table.dialogue
+            }
+            return Checked(self.slice.number, loader.events, found, loader.sums(), loader.parked)
+
+
+@contextmanager
+def snapshot(connection: Connection[Any], of: str | None = None) -> Iterator[None]:
+    """One view of everything, that of another connection if it is named; whatever is written is undone."""
+    with connection.transaction(force_rollback=True):
+        connection.execute(statement("verify", "repeatable"))
+        if of:
+            connection.execute(f"set transaction snapshot '{of}'".encode())
+        yield
+
+
+def compare(
+    connection: Connection[Any], build: Build, number: int, slice_: Slice | None
+) -> tuple[Compared, list[Difference]]:
+    """One table of a build beside the temporary one of its name: both digests, and the first differences."""
+    table, name = build.model.tables[number], build.tables[number]
+    beside = replace(build, schema="pg_temp").tables[number]
+    where = _filled("within", column=table.dialogue) if slice_ and table.dialogue else ""
+    values = slice_.range if slice_ else {}
+    expected = connection.execute(_filled("digest", table=beside, where="").encode()).fetchone()
+    found = connection.execute(_filled("digest", table=name, where=where).encode(), values).fetchone()
+    assert expected is not None  # noqa: S101 - aggregates have a row
+    assert found is not None  # noqa: S101
+    both = Compared(
+        rows=found[0], digest=int(found[1]), expected_rows=expected[0], expected_digest=int(expected[1])
+    )
+    if found == expected:
+        return both, []
+    names = {"expected": beside, "table": name, "where": where, "key": ", ".join(table.key)}
+    count = connection.execute(_filled("count_different", **names).encode(), values).fetchone()
+    rows = connection.execute(_filled("different", **names).encode(), values).fetchall()
+    return replace(both, different=count[0] if count else 1), [_difference(table, row) for row in rows]
+
+
+def _difference(table: Table, row: Sequence[Any]) -> Difference:
+    *key, expected, found = row
+    return Difference(
+        table=table.name,
+        key=" ".join(map(str, key)),
+        expected=expected and msgspec.json.decode(expected),
+        found=found and msgspec.json.decode(found),
+    )
+
+
+def verify(
+    database: Database, builds: Sequence[Build], pool: Pool, progress: Progress, sample: int | None = None
+) -> list[Report]:
+    """Compares builds with the log, all at one moment and without stopping anybody; reports in their order.
+
+    `sample`: only about so many dialogues, and no sums over dialogues.
+    """
+    began = time.perf_counter()
+    with desk(database) as here, snapshot(here.connection):
+        return _Verification(here, builds, sample).run(pool, progress, began)
+
+
+class _Verification:
+    def __init__(self, here: Desk, builds: Sequence[Build], sample: int | None) -> None:
+        self._here, self._builds, self._sample = here, builds, sample
+        connection = here.connection
+        self._targets = tuple(_target(connection, build) for build in builds)
+        self._fence = max(target.upto for target in self._targets)
+        self._schema = schema.newest(connection)
+        self._tables: dict[tuple[int, int], list[tuple[int, Compared]]] = {}
+        self._differences: dict[int, list[Difference]] = {t: [] for t in range(len(builds))}
+        self._undigestible: dict[int, list[Parked]] = {t: [] for t in range(len(builds))}
+        self._events = 0
+
+    def run(self, pool: Pool, progress: Progress, began: float) -> list[Report]:
+        connection = self._here.connection
+        shared = connection.execute(statement("verify", "export")).fetchone()
+        assert shared  # noqa: S101 - a function has a value
+        total, parts = self._parts()
+        tasks = [CheckSlice(shared[0], self._targets, part) for part in parts]
+        for build in self._builds:
+            connection.execute(replace(build, schema="pg_temp").sql("tables"))
+        progress("verifying", 0, total)
+        for checked in pool.each(tasks):
+            self._take(checked)
+            progress("verifying", min(self._events, total), total)
+        if not self._sample:
+            self._compare_sums()
+        return [self._report(t, build, began) for t, build in enumerate(self._builds)]
+
+    def _parts(self) -> tuple[int, list[Slice]]:
+        connection = self._here.connection
+        total = slices.count(connection, self._fence)
+        parts = slices.between(slices.cut(total, connection, self._fence))
+        if not self._sample:
+            return total, parts
+        chosen = slices.sample(connection, self._sample, total)
+        some = [replace(part, only=tuple(i for i in chosen if part.first <= i < part.end)) for part in parts]
+        return total, [part for part in some if part.only]
+
+    def _take(self, checked: Checked) -> None:
+        self._events += checked.events
+        for place, (compared, differences) in checked.tables.items():
+            self._tables.setdefault(place, []).append((checked.number, compared))
+            self._differences[place[0]] += differences
+        for t, parked in checked.undigestible:
+            self._undigestible[t].append(parked)
+        for (t, n), rows in checked.sums.items():
+            sql.copy(self._here.connection, replace(self._builds[t], schema="pg_temp").tables[n], rows)
+
+    def _compare_sums(self) -> None:
+        connection = self._here.connection
+        for t, build in enumerate(self._builds):
+            if build.model.has("merge"):
+                connection.execute(replace(build, schema="pg_temp").sql("merge"))
+            for n, table in enumerate(build.model.tables):
+                if table.dialogue is None:
+                    compared, differences = compare(connection, build, n, None)
+                    self._tables[t, n] = [(0, compared)]
+                    self._differences[t] += differences
+
+    def _report(self, t: int, build: Build, began: float) -> Report:
+        tables = {
+            table.name: sorted(self._tables.get((t, n), [])) for n, table in enumerate(build.model.tables)
+        }
+        return Report(
+            build=build.id,
+            position=self._targets[t].upto,
+            events=self._events,
+            parked=len(self._targets[t].parked),
+            sample=self._sample,
+            tables={name: sum((c for _, c in found), Compared()) for name, found in tables.items()},
+            slices={name: [f"{c.digest:016x}" for _, c in found] for name, found in tables.items()},
+            differences=self._differences[t][:20],
+            undigestible=self._undigestible[t][:20],
+            seconds=round(time.perf_counter() - began, 3),
+            code=__version__,
+            schema=self._schema,
+            fold=build.model.fold,
+        )
+
+
+def _target(connection: Connection[Any], build: Build) -> Target:
+    row = connection.execute(statement("verify", "position"), build.key).fetchone()
+    parked: dict[UUID, int] = dict(connection.execute(statement("verify", "parked"), build.key).fetchall())
+    return Target(build=build, upto=row[0] if row else 0, parked=parked)
+
+
+def _filled(block: str, **names: str) -> str:
+    return blocks("verify")[block].format(**names)

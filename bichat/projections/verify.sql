@@ -1,0 +1,33 @@
+-- Comparing a build with what the log comes to, in one snapshot.
+
+-- name: repeatable
+set transaction isolation level repeatable read;
+
+-- name: export
+select pg_export_snapshot();
+
+-- name: position
+select position from bichat.checkpoints where (name, shape, build) = (%s, %s, %s);
+
+-- name: parked
+select dialogue_id, position from bichat.parked where (name, shape, build) = (%s, %s, %s);
+
+-- name: digest
+-- The sum does not depend on the order of the rows.
+select count(*), mod(coalesce(sum(hashtextextended(t::text, 0)::numeric), 0), 18446744073709551616)
+from (select * from {table} {where}) t;
+
+-- name: within
+where {column} >= %(first)s and {column} < %(end)s
+  and (cardinality(%(only)s::uuid[]) = 0 or {column} = any(%(only)s))
+
+-- name: different
+select {key}, to_jsonb(expected)::text, to_jsonb(found)::text
+from {expected} expected full join (select * from {table} {where}) found using ({key})
+where expected::text is distinct from found::text
+order by {key} limit 5;
+
+-- name: count_different
+select count(*)
+from {expected} expected full join (select * from {table} {where}) found using ({key})
+where expected::text is distinct from found::text;
