@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from bichat.config import Config
+from bichat.config import Config, environment
 from bichat.doorbell import Doorbell
 from bichat.errors import WrongSetting
 from bichat.events import schema
@@ -80,12 +80,13 @@ def run_projector(config: Config) -> None:
     _counted("projector", config)
     from bichat.events.feed import Feed
     from bichat.workers import project
+    from bichat.workers.rebuilds import Rebuilds
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with _log(config) as ledger, _doorbell(config) as doorbell:
-        project.run(_url(config), Feed(ledger.keys), doorbell, stop)
+    with _log(config, reads=False) as ledger, _doorbell(config) as doorbell:
+        project.run(_url(config), Feed(ledger.keys), doorbell, stop, Rebuilds(environment(config)))
 
 
 def _counted(part: str, shown: Config | None = None) -> None:
@@ -107,13 +108,17 @@ def _counted(part: str, shown: Config | None = None) -> None:
 
 
 @contextmanager
-def _log(config: Config) -> Iterator[Ledger]:
-    """The log, once it is sure that its schema and its master key are ours."""
+def _log(config: Config, *, reads: bool = True) -> Iterator[Ledger]:
+    """The log, once it is sure that its schema and its master key are ours.
+
+    `reads`: what this process does needs the read models too.
+    """
     from bichat.projections import versions
 
     with schema.connect(_url(config)) as connection:
         schema.check(connection)
-        versions.check(connection)
+        if reads:
+            versions.check(connection)
     with schema.connect(_keys_url(config), name="KEYS_DATABASE_URL") as connection:
         schema.check(connection, schema.KEYS)
     with _keys(config) as keys:

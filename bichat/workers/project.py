@@ -1,11 +1,16 @@
-"""The projector: every read model of this code, each followed by a runner in a thread of its own."""
+"""The projector: every build that this code may write, each followed by a runner in a thread of its own."""
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+import psycopg
 
 from bichat.doorbell import Doorbell
+from bichat.errors import DatabaseUnreachable
 from bichat.events import schema
 from bichat.events.envelope import Event
 from bichat.events.feed import Feed
@@ -13,37 +18,84 @@ from bichat.projections import versions
 from bichat.projections.read_model import Build
 from bichat.projections.runner import Runner
 from bichat.projections.tail import Tail
+from bichat.workers.rebuilds import Rebuilds
+
+LOOK = 1.0
+"""Seconds between two looks at which builds there are."""
+_STOP_WITHIN = 1.8
+
+log = logging.getLogger(__name__)
 
 
-def run(database_url: str, feed: Feed, doorbell: Doorbell, stop: threading.Event) -> None:
+def run(
+    database_url: str, feed: Feed, doorbell: Doorbell, stop: threading.Event, rebuilds: Rebuilds | None = None
+) -> None:
     """Keeps the read models up to date until `stop` is set; ends within 2 s.
 
-    Raises `EventTooNew` as soon as one runner meets an event that this code does not know.
+    Builds that come are followed within a second, those that go are left. `rebuilds` is looked after
+    too, and asks for the main thread. Raises `EventTooNew` as soon as one runner meets an event that
+    this code does not know.
     """
     tail = Tail(feed, doorbell.ear())
-    with schema.connect(database_url) as connection:
-        versions.check(connection)
-        builds = versions.followed(connection)
-    failed: list[BaseException] = []
-    runners = [Runner(b, database_url, tail, told(b, doorbell)) for b in builds]
+    followers = Followers(lambda build: Runner(build, database_url, tail, told(build, doorbell)), stop)
+    try:
+        while not stop.is_set():
+            try:
+                with schema.connect(database_url) as connection:
+                    while not stop.is_set():
+                        followers.follow(versions.followed(connection))
+                        if rebuilds:
+                            rebuilds.look(connection)
+                        stop.wait(LOOK)
+            except (psycopg.Error, DatabaseUnreachable) as error:
+                # The runners say that the database is lost.
+                log.debug("Cannot see which builds there are: %s", type(error).__name__)
+                stop.wait(LOOK)
+    finally:
+        end = time.monotonic() + _STOP_WITHIN
+        followers.stop(end)
+        if rebuilds:
+            rebuilds.stop(end - time.monotonic())
+    if followers.failed:
+        raise followers.failed[0]
 
-    def follow(runner: Runner) -> None:
+
+class Followers:
+    """The runners of a process; one that fails sets `stop`."""
+
+    def __init__(self, runner: Callable[[Build], Runner], stop: threading.Event) -> None:
+        self._runner, self._stop = runner, stop
+        self._running: dict[str, tuple[Runner, threading.Thread]] = {}
+        self.failed: list[BaseException] = []
+
+    def follow(self, builds: Iterable[Build]) -> None:
+        """Follows these builds from now on, and no others."""
+        wanted = {build.id: build for build in builds}
+        for name, (runner, thread) in tuple(self._running.items()):
+            if name not in wanted:
+                runner.stop()
+            if not thread.is_alive():
+                del self._running[name]
+        for name, build in wanted.items():
+            if name not in self._running:
+                runner = self._runner(build)
+                thread = threading.Thread(target=self._run, args=(runner,), name=name, daemon=True)
+                self._running[name] = runner, thread
+                thread.start()
+
+    def stop(self, end: float) -> None:
+        """Stops all, at the latest at `end` of the monotonic clock."""
+        for runner, _ in self._running.values():
+            runner.stop()
+        for _, thread in self._running.values():
+            thread.join(max(0.0, end - time.monotonic()))
+
+    def _run(self, runner: Runner) -> None:
         try:
             runner.run()
         except BaseException as error:
-            failed.append(error)
-            stop.set()
-
-    threads = [threading.Thread(target=follow, args=(r,), name=r.build.id, daemon=True) for r in runners]
-    for thread in threads:
-        thread.start()
-    stop.wait()
-    for runner in runners:
-        runner.stop()
-    for thread in threads:
-        thread.join(timeout=2.0)
-    if failed:
-        raise failed[0]
+            self.failed.append(error)
+            self._stop.set()
 
 
 def told(build: Build, doorbell: Doorbell) -> Callable[[Sequence[Event]], None]:
