@@ -125,7 +125,7 @@ class _Rebuild:
             found = None
         if not found:
             values = (model.name, model.shape, model.fold, False)
-            self._connection.execute(statement("rebuild", "request"), values)
+            self._connection.execute(statement("requested", "request"), values)
             found = self._find(model)
             assert found  # noqa: S101 - just made, under our lock
         return found

@@ -12,9 +12,6 @@ from bichat.builds b join bichat.checkpoints c using (name, shape, build)
 where b.name = %s and b.shape = %s and b.phase <> 'done'
 order by b.build desc limit 1;
 
--- name: request
-select build from bichat.request_rebuild(%s, %s, %s, %s);
-
 -- name: cut
 update bichat.builds
 set phase = 'loading', fence = %s, bounds = %s, runner = %s, error = '', updated_at = clock_timestamp()

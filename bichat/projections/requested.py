@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
-from psycopg import Connection
+from msgspec import Struct
+from psycopg import AsyncConnection, Connection
+from psycopg.rows import class_row
 
+from bichat.projections.read_model import ReadModel
 from bichat.projections.sql import statement
 from bichat.projections.versions import MODELS
+
+
+class Requested(Struct, frozen=True):
+    """A rebuild that is asked for or under way; `held`: somebody works on it just now."""
+
+    build: int
+    phase: str
+    held: bool
+    runner: str
+    started_at: datetime
+
+
+async def request(connection: AsyncConnection[Any], model: ReadModel) -> Requested:
+    """Files a rebuild, or finds the one that is not finished; on a reader's connection."""
+    async with connection.transaction(), connection.cursor(row_factory=class_row(Requested)) as cursor:
+        await cursor.execute(statement("requested", "allow"))
+        values = (model.name, model.shape, model.fold, True)
+        found = await (await cursor.execute(statement("requested", "request"), values)).fetchone()
+    assert found  # noqa: S101 - the function has a row
+    return found
 
 
 def waiting(connection: Connection[Any]) -> list[str]:

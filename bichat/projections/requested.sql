@@ -1,5 +1,11 @@
 -- Rebuilds that were asked for over HTTP.
 
+-- name: allow
+set transaction read write;
+
+-- name: request
+select * from bichat.request_rebuild(%s, %s, %s, %s);
+
 -- name: waiting
 select b.name from bichat.builds b
 join unnest(%s::text[], %s::int[]) as known(name, shape) using (name, shape)
