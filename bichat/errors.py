@@ -122,6 +122,10 @@ class ReadModelBehind(Unavailable):
     """The read model has not caught up yet: try again in a moment."""
 
 
+class DialogueParked(Unavailable):
+    """This dialogue cannot be shown for now: something in it could not be read, and is being looked at."""
+
+
 class Stopping(Unavailable):
     """This process is stopping: ask another."""
 

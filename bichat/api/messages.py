@@ -53,7 +53,7 @@ async def page(
                 connection, who.tenant_id, dialogue_id, who.id, after_seq=seq, order=order, limit=limit
             )
 
-    found = await reading.waited(request, fetch, min_version or 0, "dialogue")
+    found = await reading.waited(request, fetch, dialogue_id, version=min_version or 0)
     listed = answers.messages(found)
     end = found.message_count if order == "asc" else 1
     more = listed and listed[-1].seq != end

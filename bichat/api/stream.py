@@ -60,7 +60,7 @@ async def _find(call: Call, dialogue_id: UUID, message_id: UUID) -> None:
         async with call.parts.reads.tenant(who.tenant_id) as connection:
             return await transcripts.turn(connection, who.tenant_id, dialogue_id, who.id, message_id)
 
-    turn = await reading.waited(call, fetch, 0, "question")
+    turn = await reading.waited(call, fetch, dialogue_id, what="question")
     if turn.status in ("failed", "cancelled"):  # it may have been asked again before this request
         await call.parts.reads.caught_up("transcripts", await call.parts.reads.head())
 

@@ -215,6 +215,12 @@ async def turn(
     return found.turn if found else None
 
 
+async def parked(connection: AsyncConnection[Any], tenant_id: UUID, dialogue_id: UUID, user_id: str) -> bool:
+    """Whether the dialogue waits because an event of it could not be digested."""
+    row = await _one(connection, "parked", tenant_id, dialogue_id, user_id, shape=MODEL.shape)
+    return row is not None
+
+
 async def _one(
     connection: AsyncConnection[Any],
     block: str,

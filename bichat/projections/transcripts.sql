@@ -156,3 +156,11 @@ from bichat.transcripts_vN h
 join bichat.transcripts_turns_vN t on t.dialogue_id = h.id and t.tenant_id = h.tenant_id
 where h.id = %(dialogue_id)s and h.tenant_id = %(tenant_id)s and h.user_id = %(user_id)s
   and t.message_id = %(message_id)s;
+
+-- name: parked
+-- Of another person's dialogue nothing is said. Whose it is, is not known if its first event was parked.
+select true
+from bichat.parked p join bichat.serving s using (name, shape, build)
+where p.name = 'transcripts' and p.shape = %(shape)s
+  and p.tenant_id = %(tenant_id)s and p.dialogue_id = %(dialogue_id)s
+  and not exists (select from bichat.transcripts_vN t where t.id = p.dialogue_id and t.user_id <> %(user_id)s);
