@@ -13,6 +13,9 @@ import msgspec
 
 from bichat.errors import WrongSetting
 
+DEFAULT_MODEL = "gpt-4.1-mini"
+"""Asked when neither a model is configured nor the small one comes along."""
+
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of one process; the field's upper-case name is the variable's.

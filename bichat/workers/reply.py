@@ -16,7 +16,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from bichat import metrics
 from bichat.commands.execute import Executor
-from bichat.config import Config
+from bichat.config import DEFAULT_MODEL, Config
 from bichat.deltas import Deltas
 from bichat.errors import Unavailable, WorkerStopped
 from bichat.events.ledger import Ledger
@@ -29,7 +29,6 @@ from bichat.workers.life import LOOKED, Life
 from bichat.workers.listening import NotWanted
 from bichat.workers.turn import Kit, Turn
 
-DEFAULT_MODEL = "gpt-4.1-mini"
 DEFAULT_BUDGET = 8_000
 """Tokens of prompt and history."""
 
