@@ -14,7 +14,7 @@ from litestar.exceptions import HTTPException
 from litestar.types import ControllerRouterHandler
 
 from bichat import errors
-from bichat.api import dialogues, health, messages, metrics, stream, usage
+from bichat.api import dialogues, health, messages, metrics, ops, stream, usage
 from bichat.api.auth import Verifier, admit
 from bichat.api.call import Call, Parts
 from bichat.api.conversation import Streams
@@ -35,6 +35,7 @@ STATUS: dict[type[errors.BichatError], int] = {
     errors.NotFound: 404,
     errors.StateForbids: 409,
     errors.VersionRace: 409,
+    errors.RebuildRuns: 409,
     errors.PreconditionFailed: 412,
     errors.KeyReused: 422,
     errors.Unavailable: 503,
@@ -42,6 +43,7 @@ STATUS: dict[type[errors.BichatError], int] = {
 HEADERS: dict[type[errors.BichatError], dict[str, str]] = {
     errors.NotAuthenticated: {"WWW-Authenticate": "Bearer"},
     errors.StateForbids: {"x-should-retry": "false"},
+    errors.RebuildRuns: {"x-should-retry": "false"},
     errors.KeyReused: {"x-should-retry": "false"},
     errors.VersionRace: {"Retry-After": "1"},
     errors.Unavailable: {"Retry-After": "1"},
@@ -52,7 +54,7 @@ LITESTAR = {400: "Invalid", 404: "NotFound", 405: "MethodNotAllowed", 413: "TooL
 def create_app(parts: Parts) -> Litestar:
     """The application over `parts`; raises `WrongSetting` when no token could be checked."""
     config = parts.config
-    v1 = _admitted("/v1", dialogues.router, messages.router, stream.router, usage.router)
+    v1 = _admitted("/v1", dialogues.router, messages.router, stream.router, usage.router, ops.router)
     watches = Watches(parts.reads)
     app = Litestar(
         [v1, health.router, _admitted("/", metrics.scrape), ui_file],

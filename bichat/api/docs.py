@@ -27,6 +27,7 @@ from litestar.response import File
 
 from bichat import __version__
 from bichat.api.health import Health
+from bichat.api.ops import Projection, Projections, Questions
 from bichat.api.problems import PROBLEM_JSON, Problem
 from bichat.api.schemas import (
     Accepted,
@@ -44,7 +45,7 @@ FILES = "/schema/files"
 UI = ("swagger-ui-bundle.js", "swagger-ui.css", "swagger-ui-standalone-preset.js")
 STRUCTS = (
     Accepted, Changed, Dialogue, Dialogues, Health, Messages, NewDialogue, NewLabel, NewMessages, Problem,
-    Spending,
+    Projection, Projections, Questions, Spending,
 )  # fmt: skip
 
 
@@ -103,7 +104,7 @@ def complete(app: Litestar, longest: int) -> None:
         for method in ("get", "post", "patch", "delete"):
             operation = getattr(item, method)
             if operation and path.startswith("/v1/"):
-                _complete(operation, query=method == "get")
+                _complete(operation, query=method == "get", command=path not in NO_COMMANDS)
             elif operation:
                 _refusals(operation, 400, *((401, 403) if operation.security else (503,)))
 
@@ -114,9 +115,11 @@ def _limit(schema: dict[str, Any], longest: int) -> None:
             kind["maxLength"] = longest
 
 
-def _complete(operation: Operation, *, query: bool) -> None:
+def _complete(operation: Operation, *, query: bool, command: bool) -> None:
     _refusals(operation, 400, 401, 403, 404, 503)
-    if not query:
+    if not command:
+        _refusals(operation, 409)
+    elif not query:
         _refusals(operation, 409, 412, 413, 422)
         operation.parameters = [*(operation.parameters or []), IDEMPOTENCY_KEY, IF_MATCH]
 
@@ -133,12 +136,14 @@ SAYS = {
     401: "No token, or not a good one.",
     403: "The token lacks the role.",
     404: "Not there, or not yours.",
-    409: "Others keep writing to the dialogue, or its state forbids this.",
+    409: "Others keep writing to the dialogue, its state forbids this, or it is being done already.",
     412: "The dialogue has moved on from the version in If-Match.",
     413: "The body is too large.",
     422: "The Idempotency-Key was used with another request.",
     503: "Not possible right now: try again after Retry-After seconds.",
 }
+NO_COMMANDS = ("/v1/ops/projections/{name}/rebuild",)
+"""What changes something but the log; asked for twice, it is done once."""
 IDEMPOTENCY_KEY = Parameter(
     name="Idempotency-Key",
     param_in="header",

@@ -76,21 +76,22 @@ def test_configured_origins_may_call(module_database_url: str, redis_url: str) -
 def test_the_document_is_closed_and_says_every_refusal(api: Api) -> None:
     document = httpx.get(f"{api.url}/schema/openapi.json").json()
     assert sorted(document["paths"]) == [
-        "/health/live", "/health/ready", "/v1/dialogues", "/v1/dialogues/{dialogue_id}",
+        "/health/live", "/health/ready", "/metrics", "/v1/dialogues", "/v1/dialogues/{dialogue_id}",
         *(f"/v1/dialogues/{{dialogue_id}}/{last}" for last in (
             "archive", "messages", "messages/{message_id}/cancel", "messages/{message_id}/retry", "restore",
             "stream", "unarchive",
         )),
-        "/v1/usage",
+        "/v1/ops/projections", "/v1/ops/projections/{name}/rebuild", "/v1/ops/replies",
+        "/v1/ops/replies/{message_id}/retry", "/v1/usage",
     ]  # fmt: skip
     for name, schema in document["components"]["schemas"].items():
         assert schema.get("additionalProperties") is False or "properties" not in schema, name
     for path, method, operation in _operations(document):
         if path.startswith("/v1/"):
             assert operation["security"] == [{"bearer": []}]
-            refusals = {"400", "401", "403", "404", "503"} | (
-                {"409", "412", "413", "422"} if method != "get" else set()
-            )
+            refusals = {"400", "401", "403", "404", "503"}
+            if method != "get":
+                refusals |= {"409"} if path.endswith("/rebuild") else {"409", "412", "413", "422"}
             for status in refusals:
                 assert list(operation["responses"][status]["content"]) == ["application/problem+json"]
 
@@ -99,7 +100,7 @@ def test_nothing_is_open_but_health_and_the_document(api: Api) -> None:
     document = httpx.get(f"{api.url}/schema/openapi.json").json()
     for path, method, _ in _operations(document):
         told = httpx.request(method, api.url + path)
-        assert (told.status_code == 401) == path.startswith("/v1/"), path
+        assert (told.status_code == 401) == path.startswith(("/v1/", "/metrics")), path
 
 
 def _operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:

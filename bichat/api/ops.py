@@ -1,0 +1,197 @@
+"""What keeps an installation well: the tenant's unanswered questions, and the read models of all tenants."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+from litestar import Response, Router, get, post
+from litestar.params import FromPath, QueryParameter
+from msgspec import Meta, Struct
+
+from bichat.api import reading
+from bichat.api.call import Call
+from bichat.api.changing import changed
+from bichat.api.parameters import BIGGEST, Cursor, Limit, MinPosition
+from bichat.api.schemas import Changed, Time
+from bichat.commands.dialogue import RetryFailedReply
+from bichat.errors import NotFound, RebuildRuns
+from bichat.projections import cursor, requested, standing, unanswered
+from bichat.projections.read_model import Build
+from bichat.projections.standing import State
+from bichat.projections.versions import MODELS
+
+OPS, OPERATOR = {"roles": ("ops",)}, {"roles": ("operator",)}
+NOWHERE = UUID(int=0)
+"""A dialogue that never is: what is asked of it is answered from a receipt, or not found."""
+
+
+class Place(Struct, frozen=True, array_like=True):
+    """Where a page begins."""
+
+    position: Annotated[int, Meta(ge=0, le=BIGGEST)]
+
+
+class LastError(Struct, frozen=True, kw_only=True):
+    """How the last attempt ended; `detail` is null once the person was forgotten."""
+
+    code: str
+    detail: str | None
+
+
+class Unanswered(Struct, frozen=True, kw_only=True):
+    """A question without an answer; `tries` counts the attempts since it was asked or queued again.
+
+    `worked_on` says whether a worker has it in hand now. With `parked_at` its dialogue waits for a fix
+    since then, and the rest is how it stood before.
+    """
+
+    message_id: UUID
+    dialogue_id: UUID
+    user_id: str
+    state: unanswered.State
+    asked_at: Time
+    updated_at: Time
+    attempts: int
+    tries: int
+    worked_on: bool
+    parked_at: Time | None
+    last_error: LastError | None
+
+
+class Questions(Struct, frozen=True, kw_only=True):
+    """A page of questions without an answer, longest asked first; `next` goes on after it."""
+
+    data: list[Unanswered]
+    next: str | None
+
+
+class Projection(Struct, frozen=True, kw_only=True):
+    """One build of a read model; `version` is the shape of its tables, `state` how it is in one word.
+
+    `serving`: it is read and kept up to date. `unfollowed`: it is read, but no projector keeps it up to
+    date. `stopped`: its follower met something that it cannot go on from, `error` says what. `building`:
+    it is being made, `phase` says how far. `failed`: making it did not work, `error` says why. `standby`:
+    it is kept up to date for a way back, and not read.
+    """
+
+    name: str
+    version: int
+    build: int
+    state: State
+    serves: bool
+    phase: str
+    error: str
+    position: int
+    head: int
+    lag_events: int
+    lag_seconds: float
+    rate: float
+    parked: int
+    runner: str
+    running: bool
+    slices: int | None
+    loaded: int | None
+    updated_at: Time
+
+
+class Projections(Struct, frozen=True, kw_only=True):
+    """Every build of every read model."""
+
+    data: list[Projection]
+
+
+@get("/replies", opt=OPS)
+async def replies(
+    request: Call,
+    *,
+    which: Annotated[unanswered.State | None, QueryParameter(name="state")] = None,
+    after: Cursor = None,
+    limit: Limit = 20,
+    min_position: MinPosition = None,
+) -> Questions:
+    """The tenant's questions that wait, run or failed, longest asked first."""
+    await reading.reached(request, "replies", min_position)
+    tenant_id = request.user.tenant_id
+    states = (which,) if which else unanswered.STATES
+    place = cursor.read(after, Place).position if after else 0
+    async with request.parts.reads.tenant(tenant_id) as connection:
+        found = await unanswered.page(connection, tenant_id, states, after=place, limit=limit + 1)
+    listed = found[:limit]
+    following = cursor.write((listed[-1].position,)) if len(found) > limit else None
+    return Questions(data=[_shown(one) for one in listed], next=following)
+
+
+def _shown(one: unanswered.Unanswered) -> Unanswered:
+    return Unanswered(
+        message_id=one.message_id,
+        dialogue_id=one.dialogue_id,
+        user_id=one.user_id,
+        state=one.state,
+        asked_at=one.asked_at,
+        updated_at=one.updated_at,
+        attempts=one.attempts,
+        tries=one.tries,
+        worked_on=one.holder is not None,
+        parked_at=one.parked_at,
+        last_error=LastError(code=one.code, detail=one.detail) if one.code else None,
+    )
+
+
+@post("/replies/{message_id:str}/retry", status_code=202, opt=OPS)
+async def retry(request: Call, message_id: FromPath[UUID]) -> Response[Changed]:
+    """Queues a failed question of anybody in the tenant again."""
+    dialogue_id = await _dialogue(request, message_id)
+    try:
+        outcome = await request.execute(RetryFailedReply(dialogue_id=dialogue_id, message_id=message_id))
+    except NotFound:
+        raise NotFound(what="unanswered question") from None
+    return changed(outcome)
+
+
+async def _dialogue(call: Call, message_id: UUID) -> UUID:
+    """Where a question of the tenant belongs; what was asked before this request is never missed."""
+    found = await _find(call, message_id)
+    if found is None:
+        await call.parts.reads.caught_up("replies", await call.parts.reads.head())
+        found = await _find(call, message_id)
+    return found.dialogue_id if found else NOWHERE
+
+
+async def _find(call: Call, message_id: UUID) -> unanswered.Found | None:
+    tenant_id = call.user.tenant_id
+    async with call.parts.reads.tenant(tenant_id) as connection:
+        return await unanswered.find(connection, tenant_id, message_id)
+
+
+@get("/projections", opt=OPERATOR)
+async def projections(request: Call) -> Projections:
+    """How every build of every read model is, those of other versions of bichat too."""
+    found = await standing.builds(request.parts.reads)
+    return Projections(data=[_projection(one) for one in found])
+
+
+@post("/projections/{name:str}/rebuild", status_code=202, opt=OPERATOR)
+async def rebuild(request: Call, name: FromPath[str]) -> Response[Projection]:
+    """Has a new build of a read model made, or an interrupted one gone on with; a projector does it."""
+    model = next((model for model in MODELS if model.name == name), None)
+    if model is None:
+        raise NotFound(what="read model")
+    async with request.parts.reads.connection() as connection:
+        asked = await requested.request(connection, model)
+    build = Build(model, asked.build)
+    if asked.held:
+        since, where = asked.started_at.isoformat(timespec="seconds"), asked.runner or "another process"
+        raise RebuildRuns(build=build.id, since=since, runner=where, phase=asked.phase)
+    found = await standing.builds(request.parts.reads)
+    return Response(next(_projection(one) for one in found if (one.name, one.shape, one.build) == build.key))
+
+
+def _projection(one: standing.Standing) -> Projection:
+    same = {name: getattr(one, name) for name in Projection.__struct_fields__ if name not in _OURS}
+    return Projection(version=one.shape, state=one.in_a_word, **same)
+
+
+_OURS = ("version", "state")
+
+router = Router("/ops", route_handlers=[replies, retry, projections, rebuild], tags=["operations"])
