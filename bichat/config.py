@@ -7,6 +7,7 @@ import binascii
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -53,6 +54,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """A read model that is further behind the log makes `/health/ready` fail."""
     bichat_metrics_port: int | None = None
     """Where a worker or projector shows its metrics, to anybody; `None`: nowhere."""
+
+    bichat_log: Literal["text", "json"] = "text"
+    otel_exporter_otlp_endpoint: str | None = None
+    """Where traces go, over OTLP/HTTP; `None`: there are none."""
+    otel_service_name: str | None = None
 
     def __repr__(self) -> str:
         """Without values: a config holds secrets, and a repr ends up in logs."""
@@ -122,6 +128,15 @@ def _whole_number(low: int, high: int) -> Callable[[str, str], int]:
     return read
 
 
+def _one_of(*words: str) -> Callable[[str, str], str]:
+    def read(name: str, text: str) -> str:
+        if text not in words:
+            raise WrongSetting(name=name, reason=f"must be {' or '.join(words)}")
+        return text
+
+    return read
+
+
 def _url(*schemes: str) -> Callable[[str, str], str]:
     def read(name: str, text: str) -> str:
         try:
@@ -184,4 +199,6 @@ _READERS: dict[str, Callable[[str, str], object]] = {
     "bichat_max_message_chars": _whole_number(1, 1_000_000),
     "bichat_ready_lag_seconds": _whole_number(1, 86_400),
     "bichat_metrics_port": _whole_number(1, 65_535),
+    "bichat_log": _one_of("text", "json"),
+    "otel_exporter_otlp_endpoint": _url("http", "https"),
 }

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from prometheus_client.multiprocess import mark_process_dead
 
-from bichat import wiring
+from bichat import logs, tracing, wiring
 from bichat.config import Config, environment
 from bichat.embedded import Part, Servers, owned, refuse_if_owned
 from bichat.errors import BichatError, PortTaken, WrongSetting
@@ -60,6 +60,8 @@ def serve(config: Config, say: Callable[[Config, str], None]) -> None:
 
     Raises `PortTaken`, `DataDirectoryTaken`, `PartFailed` and what `wiring.migrate` raises.
     """
+    logs.begin(config.bichat_log)
+    tracing.check(config)
     refuse_if_owned(config)  # before the port: whoever owns the directory most often has that as well
     _check_port(config.bichat_host, config.bichat_port)
     stopping = _Stopping()

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from bichat import tracing
 from bichat.config import Config, environment
 from bichat.doorbell import Doorbell
 from bichat.errors import WrongSetting
@@ -41,7 +42,8 @@ def run_api(config: Config) -> None:
     from bichat.deltas import Deltas
     from bichat.projections.reads import Reads
 
-    with _log(config) as ledger, _doorbell(config) as doorbell, ExitStack() as stack:
+    traces = tracing.on(config, "api")
+    with traces, _log(config) as ledger, _doorbell(config) as doorbell, ExitStack() as stack:
         executor = Executor(ledger, on_commit=doorbell.ring)
         executor.start()
         stack.callback(executor.close)
@@ -68,7 +70,8 @@ def run_worker(config: Config) -> None:
             await deltas.close()
             await model.close()
 
-    with _log(config) as ledger, _doorbell(config) as doorbell, ExitStack() as stack:
+    traces = tracing.on(config, "worker")
+    with traces, _log(config) as ledger, _doorbell(config) as doorbell, ExitStack() as stack:
         executor = Executor(ledger, on_commit=doorbell.ring)
         executor.start()
         stack.callback(executor.close)

@@ -19,6 +19,7 @@ from bichat.api.auth import Verifier, admit
 from bichat.api.call import Call, Parts
 from bichat.api.conversation import Streams
 from bichat.api.docs import complete, openapi, ui_file
+from bichat.api.observed import Application, admitted
 from bichat.api.parameters import query_names, refuse_unknown
 from bichat.api.problems import PRIVATE, FieldError, fields_of, problem
 from bichat.config import Config
@@ -56,7 +57,7 @@ def create_app(parts: Parts) -> Litestar:
     config = parts.config
     v1 = _admitted("/v1", dialogues.router, messages.router, stream.router, usage.router, ops.router)
     watches = Watches(parts.reads)
-    app = Litestar(
+    app = Application(
         [v1, health.router, _admitted("/", metrics.scrape), ui_file],
         request_class=Call,
         lifespan=[_open],
@@ -107,14 +108,18 @@ def _cors(config: Config) -> CORSConfig | None:
         allow_methods=["GET", "POST", "PATCH", "DELETE"],
         allow_headers=[
             "Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "Last-Event-ID",
+            "X-Request-Id", "traceparent",
         ],
-        expose_headers=["ETag", "Idempotent-Replayed", "Location", "Retry-After", "x-should-retry"],
+        expose_headers=[
+            "ETag", "Idempotent-Replayed", "Location", "Retry-After", "x-should-retry", "X-Request-Id",
+        ],
     )  # fmt: skip
 
 
 async def receive(request: Request[Any, Any, Any]) -> None:
     """What is looked at first; not a litestar guard, which costs each request two copies of itself."""
     admit(request)
+    admitted(request)
     refuse_unknown(request)
 
 

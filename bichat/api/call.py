@@ -14,6 +14,7 @@ from litestar.exceptions import ClientException, InternalServerException
 from msgspec import Struct
 from uuid_utils.compat import uuid7
 
+from bichat import logs
 from bichat.api.auth import Caller
 from bichat.api.problems import refused
 from bichat.commands.batch import Once, Outcome
@@ -73,9 +74,12 @@ class Call(Request[Caller, str, State]):
     async def execute(self, command: Command, body: Struct | None = None) -> Outcome:
         """Runs a command as this caller, with the request's Idempotency-Key and If-Match."""
         by = Metadata(tenant_id=self.user.tenant_id, actor=Actor("user", self.user.id), command_id=uuid7())
-        return await self.parts.executor.execute(
+        logs.note(dialogue_id=command.dialogue_id, command_id=by.command_id)
+        outcome = await self.parts.executor.execute(
             command, by, once=self._once(body), if_match=self._if_match()
         )
+        logs.note(dialogue_id=outcome.dialogue_id)  # a repeat is told of the first one's
+        return outcome
 
     def _header(self, name: str) -> str | None:
         given = self.headers.getall(name, [])

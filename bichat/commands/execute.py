@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from eventsourcing.application import LRUCache
+from msgspec.structs import replace
 
-from bichat import metrics
+from bichat import metrics, tracing
 from bichat.commands.batch import Batch, Job, Once, Outcome
 from bichat.commands.command import Command
 from bichat.errors import LogRejected, LogUnavailable, Overloaded, Stopping
@@ -74,9 +75,13 @@ class Executor:
             raise Stopping()
         if self._queue.qsize() >= _LONGEST_QUEUE:
             raise Overloaded()
-        job = Job(command, by, once, if_match, Future())
-        self._queue.put(job)
-        return await asyncio.wrap_future(job.future)
+        with tracing.span(f"execute {type(command).__name__}") as span:
+            if span:
+                span.set_attribute("bichat.command_id", str(by.command_id))
+                by = replace(by, trace=tracing.traceparent())
+            job = Job(command, by, once, if_match, Future())
+            self._queue.put(job)
+            return await asyncio.wrap_future(job.future)
 
     def _run(self) -> None:
         again: list[Job] = []

@@ -14,6 +14,7 @@ from uuid import UUID
 import psycopg
 from psycopg_pool import AsyncConnectionPool
 
+from bichat import logs
 from bichat import metrics
 from bichat.commands.execute import Executor
 from bichat.config import DEFAULT_MODEL, Config
@@ -117,7 +118,10 @@ class ReplyWorker:
                 continue  # its lease ran out while the database was away, and is ours again
             turn = Turn(self._kit, claim, self._name)
             self._turns[claim.message_id] = turn
-            task = asyncio.create_task(self._take(turn, claim.message_id))
+            with logs.about(
+                tenant_id=claim.tenant_id, dialogue_id=claim.dialogue_id, message_id=claim.message_id
+            ):
+                task = asyncio.create_task(self._take(turn, claim.message_id))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 

@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 from uuid_utils.compat import uuid7
 
-from bichat import metrics
+from bichat import logs, metrics, tracing
 from bichat.commands.execute import Executor
 from bichat.commands.reply import CompleteReply, EndCancelledReply, FailReply, StartReply, WorkerCommand
 from bichat.deltas import Deltas
@@ -102,6 +102,14 @@ class Turn:
 
         Raises `LogUnavailable` when the log cannot be read.
         """
+        with tracing.span("reply", "consumer", parent=await self._trace()) as span:
+            if span:
+                logs.note(trace_id=tracing.traceparent()[3:35])
+                for name in ("tenant_id", "dialogue_id", "message_id"):
+                    span.set_attribute(f"bichat.{name}", str(getattr(self._claim, name)))
+            return await self._run()
+
+    async def _run(self) -> float:
         todo = await asyncio.to_thread(self._todo)
         if todo is None:
             return SETTLED
@@ -111,6 +119,14 @@ class Turn:
             return NOT_STARTED
         self._attempt = todo.start.attempt
         return await self._answer(todo)
+
+    async def _trace(self) -> str:
+        """The trace of the request that asked, while there are traces."""
+        if not tracing.enabled():
+            return ""
+        before = self._claim.version - 1
+        asked = await asyncio.to_thread(self._kit.ledger.read, self._claim.dialogue_id, after=before, limit=1)
+        return asked[0].trace if asked else ""
 
     # --- before -----------------------------------------------------------------------------------
 
@@ -242,6 +258,7 @@ class Turn:
             command_id=uuid7(),
             cause=Cause(self._claim.dialogue_id, self._claim.version),
         )
+        logs.note(command_id=by.command_id)
         pause = 0.1
         while True:
             try:
@@ -255,6 +272,7 @@ class Turn:
                 log.info("%s of %s: %s", type(command).__name__, command.message_id, no)
                 return False
             else:
+                log.info("%s, attempt %d", type(command).__name__, command.attempt)
                 return True
             pause = min(pause * 2, LONGEST_PAUSE)
             with suppress(TimeoutError):
