@@ -101,6 +101,11 @@ COLUMNS = (
     "originator_id, originator_version, topic, state, tenant_id, command_id, hash,"
     " notification_id, recorded_at"
 )
+_FIELDS = (
+    "originator_id", "originator_version", "topic", "state", "tenant_id", "command_id", "hash",
+    "position", "recorded_at",
+)  # fmt: skip
+"""What they are in a `StoredRow`."""
 
 _APPEND = (
     "select winner, positions from bichat.append("
@@ -229,11 +234,9 @@ class LogRecorder(PostgresApplicationRecorder):
 
 def stored_row(columns: Iterable[Any]) -> StoredRow:
     """A row as selected by `COLUMNS`."""
-    stream, version, topic, state, tenant_id, command_id, hash_, position, recorded_at = columns
-    return StoredRow(
-        originator_id=stream, originator_version=version, topic=topic, state=state, tenant_id=tenant_id,
-        command_id=command_id, hash=hash_, position=position, recorded_at=recorded_at,
-    )  # fmt: skip
+    row = StoredRow.__new__(StoredRow)
+    vars(row).update(zip(_FIELDS, columns, strict=True))  # the constructor of a frozen dataclass is slow
+    return row
 
 
 def _found(what: int, asked: int, columns: list[Any]) -> Found:

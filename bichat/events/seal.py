@@ -82,6 +82,10 @@ class Place(msgspec.Struct, frozen=True):
         fixed = b"bichat.field.1" + self.tenant_id.bytes + self.stream_id.bytes
         return fixed + self.version.to_bytes(8, "big") + f"{self.topic}\x00{field}".encode()
 
+    def unreadable(self, reason: str) -> EventUnreadable:
+        """What is raised when the event here cannot be read."""
+        return EventUnreadable(kind=self.topic, version=self.version, stream=self.stream_id, reason=reason)
+
 
 def seal_fields(data: dict[str, Any], kind: Kind, place: Place, key: PersonKey) -> dict[str, Any]:
     """`data` with every private text in it sealed; `""` (not given) stays as it is."""
@@ -114,16 +118,15 @@ def blank_fields(data: dict[str, Any], kind: Kind) -> dict[str, Any]:
 
 
 def _open(sealed: Sealed, name: str, place: Place, find: Callable[[UUID], PersonKey | None]) -> str | None:
-    reason = f"the field {name} has the unknown scheme {sealed.scheme}"
-    if sealed.scheme == SCHEME:
-        key = find(sealed.key_id)
-        if key is None:
-            return None
-        try:
-            return key.open(sealed, place.of(name))
-        except InvalidTag:
-            reason = f"the field {name} was changed or moved"
-    raise EventUnreadable(kind=place.topic, version=place.version, stream=place.stream_id, reason=reason)
+    if sealed.scheme != SCHEME:
+        raise place.unreadable(f"the field {name} has the unknown scheme {sealed.scheme}")
+    key = find(sealed.key_id)
+    if key is None:
+        return None
+    try:
+        return key.open(sealed, place.of(name))
+    except InvalidTag:
+        raise place.unreadable(f"the field {name} was changed or moved") from None
 
 
 def chain(prev_hash: bytes, place: Place, command_id: UUID, state: bytes) -> bytes:
