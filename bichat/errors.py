@@ -214,6 +214,14 @@ class DatabaseUnreachable(Unusable):
     """{name} cannot be reached: {reason}"""
 
 
+class DatabaseLost(Unusable):
+    """The database went away in the middle: {reason}. Try again once it is back."""
+
+
+class Interrupted(Unusable):
+    """The {work} was interrupted; the same command goes on from there."""
+
+
 class DatabaseUnsuitable(Unusable):
     """{reason}"""
 

@@ -67,6 +67,7 @@ def serve(config: Config, say: Callable[[Config, str], None]) -> None:
     stopping = _Stopping()
     with owned(config) as servers:
         wiring.migrate(servers.config)
+        wiring.fill(servers.config, _say_how_far)
         _empty(_counts(config))
         api = _api(servers.config)
         worker, projector = (_verb(servers.config, verb) for verb in ("worker", "projector"))
@@ -86,6 +87,11 @@ def address(config: Config) -> str:
     """The URL under which this machine reaches the API."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.bichat_host, config.bichat_host)  # noqa: S104
     return f"http://{f'[{host}]' if ':' in host else host}:{config.bichat_port}"
+
+
+def _say_how_far(step: str, done: int, total: int) -> None:
+    if done in (0, total):
+        log.info("A newer bichat builds its read models: %s, %d of %d", step, done, total)
 
 
 class _Stopping:

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
 
 from bichat import tracing
 from bichat.config import Config, environment
@@ -16,6 +17,11 @@ from bichat.errors import WrongSetting
 from bichat.events import schema
 from bichat.events.keys import KeyStore
 from bichat.events.ledger import Ledger
+
+if TYPE_CHECKING:
+    from bichat.commands.execute import Executor
+    from bichat.projections.processes import Database
+    from bichat.projections.verify import Progress
 
 # litestar, openai and the like take long to import: each process imports only its own part, below.
 
@@ -30,6 +36,43 @@ def migrate(config: Config) -> list[str]:
         applied += [build.id for build in versions.ensure(connection)]
     with _keys(config):
         return applied
+
+
+def database(config: Config) -> Database:
+    """What operators' verbs work on, once it is sure that its schema and its master key are ours."""
+    from bichat.projections.processes import Database
+
+    _check(config)
+    with _keys(config):
+        return Database(url=_url(config), keys_url=_keys_url(config), master_key=_master_key(config))
+
+
+@contextmanager
+def writer(database: Database) -> Iterator[Executor]:
+    """Executes operators' commands; followers see what it wrote at their next look."""
+    from bichat.commands.execute import Executor
+
+    with ExitStack() as stack:
+        keys = KeyStore(database.keys_url, database.master_key)
+        stack.callback(keys.close)
+        keys.unlock()
+        ledger = Ledger(database.url, keys)
+        stack.callback(ledger.close)
+        executor = Executor(ledger)
+        executor.start()
+        stack.callback(executor.close)
+        yield executor
+
+
+def fill(config: Config, progress: Progress) -> None:
+    """Builds the read models that this code has in a shape which the database has not."""
+    from bichat.projections import rebuild, versions
+    from bichat.projections.processes import cores
+
+    with schema.connect(_url(config)) as connection:
+        missing = versions.missing(connection)
+    if missing:
+        rebuild.rebuild(database(config), missing, jobs=cores(), progress=progress)
 
 
 def run_api(config: Config) -> None:
@@ -118,12 +161,10 @@ def _log(config: Config, *, reads: bool = True) -> Iterator[Ledger]:
     """
     from bichat.projections import versions
 
-    with schema.connect(_url(config)) as connection:
-        schema.check(connection)
-        if reads:
+    _check(config)
+    if reads:
+        with schema.connect(_url(config)) as connection:
             versions.check(connection)
-    with schema.connect(_keys_url(config), name="KEYS_DATABASE_URL") as connection:
-        schema.check(connection, schema.KEYS)
     with _keys(config) as keys:
         ledger = Ledger(_url(config), keys)
         try:
@@ -132,11 +173,16 @@ def _log(config: Config, *, reads: bool = True) -> Iterator[Ledger]:
             ledger.close()
 
 
+def _check(config: Config) -> None:
+    with schema.connect(_url(config)) as connection:
+        schema.check(connection)
+    with schema.connect(_keys_url(config), name="KEYS_DATABASE_URL") as connection:
+        schema.check(connection, schema.KEYS)
+
+
 @contextmanager
 def _keys(config: Config) -> Iterator[KeyStore]:
-    if config.bichat_master_key is None:
-        raise WrongSetting(name="BICHAT_MASTER_KEY", reason="is missing")
-    keys = KeyStore(_keys_url(config), config.bichat_master_key)
+    keys = KeyStore(_keys_url(config), _master_key(config))
     try:
         keys.unlock()
         yield keys
@@ -161,6 +207,12 @@ def _url(config: Config) -> str:
 
 def _keys_url(config: Config) -> str:
     return config.keys_database_url or _url(config)
+
+
+def _master_key(config: Config) -> bytes:
+    if config.bichat_master_key is None:
+        raise WrongSetting(name="BICHAT_MASTER_KEY", reason="is missing")
+    return config.bichat_master_key
 
 
 def _redis_url(config: Config) -> str:

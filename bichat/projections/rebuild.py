@@ -11,7 +11,6 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from uuid import UUID
 
-import msgspec
 import psycopg
 from msgspec import Struct
 from psycopg import Connection
@@ -19,14 +18,15 @@ from psycopg import Connection
 from bichat.errors import RebuildDiffers, RebuildParks, RebuildRuns, RebuildStopped
 from bichat.events import slices
 from bichat.events.slices import Slice
-from bichat.projections import parking, sql, versions
+from bichat.projections import parking, reports, sql, versions
 from bichat.projections.load import Loader, Target
 from bichat.projections.processes import Database, Desk, Pool, desk
 from bichat.projections.read_model import Build, ReadModel
+from bichat.projections.reports import Report
 from bichat.projections.runner import Runner
 from bichat.projections.sql import statement
 from bichat.projections.tail import Tail
-from bichat.projections.verify import Progress, Report, verify
+from bichat.projections.verify import Progress, verify
 
 LEFT_ALONE = 2.0
 """Seconds after which a new build that no projector follows is followed here."""
@@ -113,15 +113,15 @@ class _Rebuild:
             with self._timed("following"):
                 self._catch_up(builds)
             with self._timed("verifying"):
-                reports = self._verify(builds)
-            return [self._switch(*both, with_parked) for both in zip(builds, reports, strict=True)]
+                found = self._verify(builds)
+            return [self._switch(*both, with_parked) for both in zip(builds, found, strict=True)]
 
     # --- where it stands ------------------------------------------------------------------------------
 
     def _begin(self, model: ReadModel) -> _Begun:
         found = self._find(model)
         if found and (found.phase == "failed" or found.fold != model.fold):
-            versions.drop(self._connection, found.build)
+            versions.drop(self._connection, found.build.key)
             found = None
         if not found:
             values = (model.name, model.shape, model.fold, False)
@@ -230,16 +230,16 @@ class _Rebuild:
     def _verify(self, builds: Sequence[Build]) -> list[Report]:
         for build in builds:
             self._mark(build, "verifying")
-        reports = verify(self._database, builds, self._pool, self._progress)
-        for build, report in zip(builds, reports, strict=True):
-            keep(self._connection, build, report)
+        found = verify(self._database, builds, self._pool, self._progress)
+        for build, report in zip(builds, found, strict=True):
+            reports.keep(self._connection, build, report)
             if not report.valid:
                 self._connection.execute(statement("rebuild", "unfollow"), build.key)
                 self._mark(build, "failed", f"differs from the log: {report.finding}")
-        for build, report in zip(builds, reports, strict=True):
+        for build, report in zip(builds, found, strict=True):
             if not report.valid:
                 raise RebuildDiffers(build=build.id, finding=report.finding)
-        return reports
+        return found
 
     def _switch(self, build: Build, report: Report, with_parked: bool) -> Rebuilt:
         row = self._connection.execute(statement("rebuild", "parks_more"), _named(build)).fetchone()
@@ -251,7 +251,7 @@ class _Rebuild:
         self._mark(build, "done")
         for old in versions.kept(self._connection, build.model):
             if before and old.number != before.number:
-                versions.drop(self._connection, old)
+                versions.drop(self._connection, old.key)
         return Rebuilt(build=build, report=report, pause=pause, seconds=dict(self._seconds))
 
 
@@ -312,9 +312,3 @@ class _NoBell:
     def wait(self, timeout: float) -> bool:
         time.sleep(min(timeout, 0.05))
         return False
-
-
-def keep(connection: Connection[Any], build: Build, report: Report) -> None:
-    """Keeps a report, to be looked at later."""
-    values = (*build.key, report.valid, msgspec.json.encode(report.kept()).decode())
-    connection.execute(statement("rebuild", "report"), values)

@@ -55,6 +55,3 @@ select count(*) from bichat.parked new
 where (new.name, new.shape, new.build) = (%(name)s, %(shape)s, %(build)s) and not exists (
     select from bichat.parked old join bichat.serving s using (name, shape, build)
     where old.name = new.name and old.dialogue_id = new.dialogue_id);
-
--- name: report
-insert into bichat.reports (name, shape, build, valid, report) values (%s, %s, %s, %s, %s);

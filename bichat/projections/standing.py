@@ -7,9 +7,10 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from functools import partial
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from msgspec import Struct
+from psycopg import Connection
 from psycopg.rows import class_row
 
 from bichat.errors import ReadsUnavailable, Unavailable
@@ -21,7 +22,7 @@ FRESH = 1.0
 """Seconds that an answer is good for: however many ask, the database is asked no more often."""
 PATIENCE = 3.0
 """Seconds that whoever asks waits for it."""
-_LONGEST = 15.0
+LONGEST = 15.0
 """Seconds until a connection that says nothing is given up, so that another can be asked."""
 
 T = TypeVar("T", bound=Struct)
@@ -64,6 +65,11 @@ class Standing(Struct, frozen=True, kw_only=True):
             return "standby"
         return "serving" if self.running else "unfollowed"
 
+    def told(self) -> dict[str, Any]:
+        """Everything, with the build's id and that word first."""
+        first = {"id": f"{self.name}_v{self.shape}_g{self.build}", "state": self.in_a_word}
+        return first | {name: getattr(self, name) for name in self.__struct_fields__ if name != "state"}
+
 
 class Waiting(Struct, frozen=True):
     """How many questions without an answer have this status, and since when the first of them."""
@@ -77,6 +83,12 @@ class Waiting(Struct, frozen=True):
 async def builds(reads: Reads) -> list[Standing]:
     """Every build of every read model, those of other versions of the code too."""
     return await _rows(reads, Standing, statement("reads", "builds"))
+
+
+def everything(connection: Connection[Any]) -> list[Standing]:
+    """The same, for the installation's operator."""
+    with connection.cursor(row_factory=class_row(Standing)) as found:
+        return found.execute(statement("reads", "builds")).fetchall()
 
 
 async def queue(reads: Reads) -> list[Waiting]:
@@ -112,7 +124,7 @@ class Watch(Generic[T]):
 
     async def _told(self) -> list[T] | Unavailable:
         try:
-            async with asyncio.timeout(_LONGEST):
+            async with asyncio.timeout(LONGEST):
                 return await self._ask()
         except Unavailable as error:
             return error

@@ -21,85 +21,11 @@ from bichat.projections.load import Loader, Target
 from bichat.projections.parking import Parked
 from bichat.projections.processes import Database, Desk, Pool, desk
 from bichat.projections.read_model import Build, Table
+from bichat.projections.reports import Compared, Difference, Report
 from bichat.projections.sql import blocks, statement
 
 Progress = Callable[[str, int, int], None]
 """Told what is done, how many events of it, and of how many."""
-_DIGESTS = 2**64
-
-
-class Difference(Struct, frozen=True, kw_only=True):
-    """A row that is not what the log says; None: there is no such row. The rows are not in kept reports."""
-
-    table: str
-    key: str
-    expected: dict[str, Any] | None = None
-    found: dict[str, Any] | None = None
-
-    @property
-    def columns(self) -> list[str]:
-        """The columns that differ; all, when a row is on one side only."""
-        expected, found = self.expected or {}, self.found or {}
-        return [name for name in expected | found if expected.get(name) != found.get(name)]
-
-
-class Compared(Struct, frozen=True, kw_only=True):
-    """One table in one slice, or in all: rows and the sum of their hashes, as found and as expected."""
-
-    rows: int = 0
-    digest: int = 0
-    expected_rows: int = 0
-    expected_digest: int = 0
-    different: int = 0
-
-    def __add__(self, other: Compared) -> Compared:
-        return Compared(
-            rows=self.rows + other.rows,
-            digest=(self.digest + other.digest) % _DIGESTS,
-            expected_rows=self.expected_rows + other.expected_rows,
-            expected_digest=(self.expected_digest + other.expected_digest) % _DIGESTS,
-            different=self.different + other.different,
-        )
-
-
-class Report(Struct, frozen=True, kw_only=True):
-    """What a verification of one build found; kept in `bichat.reports` without the rows."""
-
-    build: str
-    position: int
-    events: int
-    parked: int
-    sample: int | None
-    tables: dict[str, Compared]
-    slices: dict[str, list[str]]
-    """Of each table the digests by slice, hexadecimal."""
-    differences: list[Difference]
-    undigestible: list[Parked]
-    seconds: float
-    code: str
-    schema: str
-    fold: int
-
-    @property
-    def valid(self) -> bool:
-        """Whether nothing differs."""
-        return not self.undigestible and not any(table.different for table in self.tables.values())
-
-    @property
-    def finding(self) -> str:
-        """The first thing that is wrong, in a few words without a person's text."""
-        for one in self.differences:
-            return f"{one.table} {one.key}: {', '.join(one.columns)}"
-        for other in self.undigestible:
-            return f"dialogue {other.dialogue_id} version {other.version}: {other.error}"
-        return "nothing"
-
-    def kept(self) -> Report:
-        """Without what people wrote."""
-        bare = [
-            Difference(table=d.table, key=d.key, found=dict.fromkeys(d.columns)) for d in self.differences
-        ]
-        return replace(self, differences=bare)
 
 
 class Checked(Struct, frozen=True):

@@ -31,3 +31,9 @@ order by {key} limit 5;
 select count(*)
 from {expected} expected full join (select * from {table} {where}) found using ({key})
 where expected::text is distinct from found::text;
+
+-- name: keep
+insert into bichat.reports (name, shape, build, valid, report) values (%s, %s, %s, %s, %s);
+
+-- name: reports
+select made_at, valid, report from bichat.reports where name = any(%s) order by id desc limit %s;

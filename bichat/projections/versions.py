@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
 from psycopg import Connection
 from psycopg.errors import DeadlockDetected, LockNotAvailable, UndefinedTable
 
-from bichat.errors import ReadModelsMissing, SwitchTimedOut
+from bichat.errors import NotDroppable, ReadModelsMissing, SwitchTimedOut
 from bichat.projections import dialogues, replies, transcripts, usage
 from bichat.projections.read_model import Build, ReadModel
 from bichat.projections.sql import blocks, statement
@@ -133,13 +134,33 @@ def kept(connection: Connection[Any], model: ReadModel) -> list[Build]:
     return [Build(model, number) for (number,) in rows]
 
 
-def drop(connection: Connection[Any], build: Build) -> None:
-    """Takes a build away that does not serve; its follower ends by itself."""
+def drop(connection: Connection[Any], key: tuple[str, int, int], *, serves: bool = False) -> None:
+    """Takes a build away; its follower ends by itself. `serves`: with its views, which nobody reads."""
+    name, shape, number = key
     with connection.transaction():
         for block in ("forget_checkpoint", "forget_build", "forget_parked"):
-            connection.execute(statement("versions", block), build.key)
-        for table in build.tables:
-            connection.execute(_filled("drop", table=table))
+            connection.execute(statement("versions", block), key)
+        if serves:
+            connection.execute(statement("versions", "forget_serving"), key)
+        pattern = rf"^{name}(_[a-z]+)?_v{shape}_g{number}$"
+        for (table,) in connection.execute(statement("versions", "tables"), (pattern,)).fetchall():
+            connection.execute(_filled("drop_all" if serves else "drop", table=table))
+
+
+def drop_named(connection: Connection[Any], name: str) -> None:
+    """Takes away the build called `name`, of whatever shape; raises `NotDroppable` when it is in use."""
+    found = re.fullmatch(r"([a-z]+)_v(\d{1,9})_g(\d{1,9})", name)
+    key = (found[1], int(found[2]), int(found[3])) if found else ("", 0, 0)
+    row = connection.execute(statement("versions", "named"), key).fetchone()
+    if row is None:
+        raise NotDroppable(build=name, reason="is no build: see `bichat projections status`")
+    serves, being_built, others = row
+    known = any(model.name == key[0] and model.shape == key[1] for model in MODELS)
+    if being_built:
+        raise NotDroppable(build=name, reason="is being built: stop that first")
+    if serves and (known or others):
+        raise NotDroppable(build=name, reason="serves")
+    drop(connection, key, serves=serves)
 
 
 def _filled(block: str, **names: str) -> bytes:

@@ -52,5 +52,25 @@ delete from bichat.builds where (name, shape, build) = (%s, %s, %s);
 -- name: forget_parked
 delete from bichat.parked where (name, shape, build) = (%s, %s, %s);
 
+-- name: forget_serving
+delete from bichat.serving where (name, shape, build) = (%s, %s, %s);
+
+-- name: named
+select serves,
+       phase not in ('done', 'failed') and exists (
+           select from pg_locks l
+           where l.locktype = 'advisory' and l.objsubid = 1 and l.granted
+             and l.database = (select oid from pg_database where datname = current_database())
+             and l.classid::bigint << 32 | l.objid::bigint = hashtextextended('bichat.rebuild.' || name, 0)),
+       running
+from bichat.projections() where (name, shape, build) = (%s, %s, %s);
+
+-- name: tables
+select format('%%I.%%I', schemaname, tablename) from pg_tables
+where schemaname = 'bichat' and tablename ~ %s order by tablename;
+
 -- name: drop
-drop table if exists {table};
+drop table {table};
+
+-- name: drop_all
+drop table {table} cascade;

@@ -12,7 +12,8 @@ from uuid import UUID
 import click
 import jwt
 
-from bichat import __version__, config, embedded
+from bichat import __version__, config, embedded, logs
+from bichat.cli.projections import projections
 from bichat.config import Config
 from bichat.errors import BichatError, NobodyServes, WrongSetting
 
@@ -27,8 +28,7 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     """The program: exit status 0 done, 1 refused or failed with one line, 2 wrong usage."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-    logging.getLogger("bichat").setLevel(logging.INFO)
+    logs.begin()
     try:
         bichat()
     except BichatError as error:
@@ -69,10 +69,9 @@ def api() -> None:
 def worker() -> None:
     """Run what has questions answered by the model."""
     from bichat import wiring
-    from bichat.workers.reply import DEFAULT_MODEL
 
     with _settings(*_STORES, "openai_base_url") as settings:
-        model = settings.bichat_model or DEFAULT_MODEL
+        model = settings.bichat_model or config.DEFAULT_MODEL
         log.info("The worker starts, %s answers", "no model" if settings.brings_model else model)
         wiring.run_worker(settings)
 
@@ -140,12 +139,14 @@ def chat(message: str | None, url: str | None, token: str | None) -> None:
     sys.exit(terminal.run(url, token, message))
 
 
+bichat.add_command(projections)
+
+
 @contextmanager
 def _settings(*needed: str) -> Iterator[Config]:
     """The settings of a part, with servers of our own for what is `needed` and not given."""
-    for name in ("psycopg", "psycopg.pool"):  # the eventsourcing library, imported by now, silences them
-        logging.getLogger(name).setLevel(logging.WARNING)
     given = config.load()
+    logs.begin(given.bichat_log)
     if given.database_url:  # so this is no trial, and what else is missing was forgotten
         if given.brings_redis:
             log.warning("REDIS_URL is not set: other parts do not hear this one's private Valkey")

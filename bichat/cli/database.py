@@ -1,0 +1,56 @@
+"""The database that operators' verbs work on: DATABASE_URL's, or that of the local `bichat serve`."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from bichat import config, embedded
+from bichat.errors import DatabaseLost, Interrupted
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+    from bichat.projections.processes import Database
+
+
+@contextmanager
+def opened() -> Iterator[Database]:
+    """Where it is and what opens it; raises when its schema or its master key is not ours."""
+    from bichat import wiring
+
+    with embedded.attached_or_owned(config.load(), "database_url") as settings:
+        yield wiring.database(settings)
+
+
+@contextmanager
+def connected(database: Database) -> Iterator[Connection[Any]]:
+    """A connection in autocommit mode with the owner's rights; raises `DatabaseLost` when it breaks."""
+    import psycopg
+
+    from bichat.events import schema
+
+    with schema.connect(database.url) as connection:
+        connection.prepare_threshold = None  # tables are made in blocks of several statements
+        try:
+            yield connection
+        except psycopg.OperationalError as error:
+            raise DatabaseLost(reason=error.diag.message_primary or "it does not answer") from error
+
+
+@contextmanager
+def interruptible(work: str) -> Iterator[None]:
+    """Lets Ctrl-C and SIGTERM end long work in one line; raises `Interrupted`."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(work=work) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)

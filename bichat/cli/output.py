@@ -1,0 +1,75 @@
+"""What verbs print: tables for people or JSON for programs, and how far long work has come."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import click
+import msgspec
+from tabulate import tabulate
+from tqdm import tqdm
+
+EVERY = 5.0
+"""Seconds between two lines about one step, where there is no terminal to draw a bar on."""
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def table(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
+    """Prints rows under their names, or as one JSON array."""
+    if as_json:
+        click.echo(json.dumps(msgspec.to_builtins(rows), ensure_ascii=False))
+    elif rows:
+        click.echo(
+            tabulate([_row(row) for row in rows], headers="keys", tablefmt="plain", disable_numparse=True)
+        )
+
+
+def _row(row: dict[str, Any]) -> dict[str, str]:
+    return {name: "-" if value in (None, "") else str(value) for name, value in row.items()}
+
+
+class Progress:
+    """Told how far each step has come: a bar with rate and time left on a terminal, else lines; on stderr."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._step = ""
+        self._bar: tqdm[Any] | None = None
+        self._began = self._said = time.monotonic()
+
+    def __call__(self, step: str, done: int, total: int) -> None:
+        """`done` of `total` events, or whatever the step consists of."""
+        if step != self._step:
+            self.close()
+            self._step, self._began, self._said = step, time.monotonic(), 0.0
+            if self._terminal:
+                self._bar = tqdm(desc=f"{step:10}", unit=" events", unit_scale=True, total=0, leave=True)
+        if self._bar is not None:
+            self._bar.total = total
+            self._bar.update(done - self._bar.n)
+        elif time.monotonic() - self._said > EVERY or done >= total > 0:
+            self._said = time.monotonic()
+            click.echo(f"{step}: {done:,} of {total:,}{self._left(done, total)}", err=True)
+
+    def _left(self, done: int, total: int) -> str:
+        rate = done / max(time.monotonic() - self._began, 1e-9)
+        if not done or done >= total or rate <= 0:
+            return ""
+        return f", {rate:,.0f}/s, {(total - done) / rate:,.0f} s left"
+
+    def close(self) -> None:
+        """Leaves the last bar as it is."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
