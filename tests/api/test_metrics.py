@@ -127,8 +127,9 @@ def test_read_models_and_the_queue_are_those_of_the_installation(
 
     def waiting() -> int:
         with psycopg.connect(module_database_url) as owner:
-            rows = owner.execute("select message_id from bichat.replies_v1 where status = 'waiting'").fetchall()
-        return len(rows) if {message_id for _, message_id in asked} <= {row[0] for row in rows} else -1
+            found = owner.execute("select message_id from bichat.replies_v1 where status = 'waiting'")
+            ids = {message_id for (message_id,) in found}
+        return len(ids) if {message_id for _, message_id in asked} <= ids else -1
 
     series = until(api, lambda now: value(now, "bichat_questions", status="waiting") == waiting())
     assert value(series, "bichat_questions_oldest_seconds", status="waiting") > 0
