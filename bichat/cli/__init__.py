@@ -14,6 +14,7 @@ import jwt
 
 from bichat import __version__, config, embedded, logs
 from bichat.cli.projections import projections
+from bichat.cli.replies import replies
 from bichat.config import Config
 from bichat.errors import BichatError, NobodyServes, WrongSetting
 
@@ -140,6 +141,7 @@ def chat(message: str | None, url: str | None, token: str | None) -> None:
 
 
 bichat.add_command(projections)
+bichat.add_command(replies)
 
 
 @contextmanager
