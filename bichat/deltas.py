@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextvars import Context
 from typing import Any, Literal
 from uuid import UUID
 
@@ -206,7 +207,8 @@ class Deltas:
 
     async def _subscribe(self, name: str, channel: _Channel) -> None:
         if self._listener is None or self._listener.done():
-            self._listener = asyncio.create_task(self._listen(), name="deltas")
+            # Everybody's, so it is logged under nobody's ids.
+            self._listener = asyncio.create_task(self._listen(), name="deltas", context=Context())
         if len(channel.followers) == 1:
             await self._tell("subscribe", name)
         # Confirmed before the caller replays: nothing can be said between the two unheard.

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import IO, Any
 
 import httpx
 import pytest
@@ -48,9 +48,11 @@ def environment(database_url: str, redis_url: str, llmock: LLMock) -> dict[str, 
 
 
 @contextmanager
-def process(part: str, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+def process(
+    part: str, environment: dict[str, str], stderr: IO[bytes] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """`bichat api`, `worker` or `projector`; stops on SIGTERM, with exit status 0."""
-    running = subprocess.Popen([sys.executable, "-m", "bichat", part], env=environment)
+    running = subprocess.Popen([sys.executable, "-m", "bichat", part], env=environment, stderr=stderr)
     try:
         yield running
         running.send_signal(signal.SIGTERM)
@@ -66,13 +68,18 @@ def client(environment: dict[str, str]) -> Iterator[httpx.Client]:
     with ExitStack() as stack:
         for part in ("projector", "worker", "api"):
             stack.enter_context(process(part, environment))
-        url = f"http://127.0.0.1:{environment['BICHAT_PORT']}"
-        headers = {"Authorization": f"Bearer {token()}"}
-        client = stack.enter_context(httpx.Client(base_url=url, headers=headers, timeout=20))
+        yield stack.enter_context(ready(environment, "/health/ready"))
+
+
+@contextmanager
+def ready(environment: dict[str, str], health: str = "/health/live") -> Iterator[httpx.Client]:
+    """Anna, once the API is well."""
+    url, headers = f"http://127.0.0.1:{environment['BICHAT_PORT']}", {"Authorization": f"Bearer {token()}"}
+    with httpx.Client(base_url=url, headers=headers, timeout=20) as client:
         for _ in range(200):
             time.sleep(0.05)
             try:
-                if client.get("/health/ready").status_code == 200:
+                if client.get(health).status_code == 200:
                     break
             except httpx.TransportError:
                 continue
