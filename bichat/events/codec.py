@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +20,8 @@ from bichat.events.envelope import Actor, Cause, Event, Fact, Metadata
 from bichat.events.seal import PersonKey, Place, blank_fields, chain, open_fields, seal_fields
 
 Find = Callable[[UUID], PersonKey | None]
+_VALUE = re.compile("value '.*'", re.DOTALL)
+"""What msgspec quotes: it may be a person's words, where they do not belong."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ class EventMapper(Mapper[UUID]):
         except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
             raise EventUnreadable(
                 kind=stored_event.topic, version=stored_event.originator_version,
-                stream=stored_event.originator_id, reason=str(error),
+                stream=stored_event.originator_id, reason=_VALUE.sub("value …", str(error)),
             ) from error  # fmt: skip
 
     def _decode(self, row: StoredRow, blind: bool) -> Event:
