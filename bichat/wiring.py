@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from bichat import tracing
 from bichat.config import Config, environment
 from bichat.doorbell import Doorbell
+from bichat.embedded import owner
 from bichat.errors import WrongSetting
 from bichat.events import schema
 from bichat.events.keys import KeyStore
@@ -77,7 +78,7 @@ def fill(config: Config, progress: Progress) -> None:
 
 def run_api(config: Config) -> None:
     """Answers HTTP until SIGTERM or Ctrl-C."""
-    _counted("api")
+    _counted("api", config)
     from bichat.api import server
     from bichat.api.app import create_app
     from bichat.api.call import Parts
@@ -135,22 +136,23 @@ def run_projector(config: Config) -> None:
         project.run(_url(config), Feed(ledger.keys), doorbell, stop, Rebuilds(environment(config)))
 
 
-def _counted(part: str, shown: Config | None = None) -> None:
-    """Before anything counts: says under which name, and shows it at the port that `shown` may name.
+def _counted(part: str, config: Config) -> None:
+    """Before anything counts: says under which name, and shows it at a port of its own if that is wanted.
 
-    Under the name of the part, and not of the process, which ends: in `bichat serve` the next one goes on
-    with the same files.
+    In `bichat serve` not under the name of the process, as the library does, but of the part, which is
+    there once: started again, it goes on with the same files.
     """
     from prometheus_client import values
 
-    if values.ValueClass is not values.MutexValue:  # there are files
+    from_serve = owner(config.bichat_data_dir.absolute()) == os.getppid()
+    if values.ValueClass is not values.MutexValue and from_serve:
         mine = os.getpid()
         name = lambda: part if os.getpid() == mine else os.getpid()  # noqa: E731
         values.ValueClass = values.MultiProcessValue(name)  # type: ignore[no-untyped-call]
-    from bichat import metrics
+    if part != "api" and config.bichat_metrics_port:
+        from bichat import metrics
 
-    if shown and shown.bichat_metrics_port:
-        metrics.serve(shown.bichat_host, shown.bichat_metrics_port)
+        metrics.serve(config.bichat_host, config.bichat_metrics_port)
 
 
 @contextmanager

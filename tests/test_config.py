@@ -23,6 +23,8 @@ GIVEN = {
     "BICHAT_MODEL": "small",
     "BICHAT_CONTEXT_TOKENS": "4000",
     "BICHAT_MAX_MESSAGE_CHARS": "10",
+    "BICHAT_READY_LAG_SECONDS": "5",
+    "BICHAT_METRICS_PORT": "9100",
 }
 
 
@@ -78,6 +80,8 @@ def test_empty_counts_as_not_given(empty: str) -> None:
         ("BICHAT_MASTER_KEY", KEY[:-4]),
         ("BICHAT_CONTEXT_TOKENS", "63"),
         ("BICHAT_MAX_MESSAGE_CHARS", "1e3"),
+        ("BICHAT_READY_LAG_SECONDS", "0"),
+        ("BICHAT_METRICS_PORT", "65536"),
         ("POSTGRES_ENABLE_DB_FUNCTIONS", "y"),
     ],
 )

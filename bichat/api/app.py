@@ -55,10 +55,10 @@ LITESTAR = {400: "Invalid", 404: "NotFound", 405: "MethodNotAllowed", 413: "TooL
 def create_app(parts: Parts) -> Litestar:
     """The application over `parts`; raises `WrongSetting` when no token could be checked."""
     config = parts.config
-    v1 = _admitted("/v1", dialogues.router, messages.router, stream.router, usage.router, ops.router)
+    v1 = _with_token("/v1", dialogues.router, messages.router, stream.router, usage.router, ops.router)
     watches = Watches(parts.reads)
     app = Application(
-        [v1, health.router, _admitted("/", metrics.scrape), ui_file],
+        [v1, health.router, _with_token("/", metrics.scrape), ui_file],
         request_class=Call,
         lifespan=[_open],
         state=State({"parts": parts, "verifier": Verifier(config), "streams": Streams(), "watches": watches}),
@@ -73,8 +73,8 @@ def create_app(parts: Parts) -> Litestar:
     return app
 
 
-def _admitted(path: str, *handlers: ControllerRouterHandler) -> Router:
-    """Routes for those with a token."""
+def _with_token(path: str, *handlers: ControllerRouterHandler) -> Router:
+    """Routes for those who have one."""
     return Router(
         path,
         route_handlers=handlers,
