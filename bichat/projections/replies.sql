@@ -34,6 +34,7 @@ alter table bichat.replies_vN_gN add primary key (message_id);
 alter table bichat.replies_owners_vN_gN add primary key (dialogue_id);
 create index replies_vN_gN_queue on bichat.replies_vN_gN (tenant_id, position) where first;
 create index replies_vN_gN_first on bichat.replies_vN_gN (dialogue_id) where first;
+create index replies_vN_gN_list on bichat.replies_vN_gN (tenant_id, position);
 create index replies_vN_gN_dialogue on bichat.replies_vN_gN (dialogue_id);
 create index replies_vN_gN_order on bichat.replies_vN_gN (dialogue_id, version) where due;
 
