@@ -113,11 +113,13 @@ class _Json(MsgspecFormatter):
         super().__init__(fields, rename_fields=names, reserved_attrs=list(_EXTRA), timestamp="time")
 
     def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
-        """The object; msgspec refuses a lone surrogate, which others may have put into a message."""
+        """The object, without what many readers take for the end of a line."""
         try:
-            return super().jsonify_log_record(log_data)
-        except UnicodeEncodeError:
-            return super().jsonify_log_record({name: escaped(str(value)) for name, value in log_data.items()})
+            line = super().jsonify_log_record(log_data)
+        except UnicodeEncodeError:  # a lone surrogate
+            texts = {name: escaped(value) for name, value in log_data.items() if isinstance(value, str)}
+            line = super().jsonify_log_record(log_data | texts)
+        return line if line.isascii() else _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
 
     def formatException(self, ei: _Raised) -> str:  # noqa: N802 - logging's name
         """The traceback."""
