@@ -13,6 +13,7 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin, YamlRenderPlugin
 from litestar.openapi.spec import (
     Components,
+    OpenAPIHeader,
     OpenAPIMediaType,
     OpenAPIResponse,
     OpenAPIType,
@@ -27,8 +28,9 @@ from litestar.response import File
 
 from bichat import __version__
 from bichat.api.health import Health
-from bichat.api.ops import Projection, Projections, Questions
+from bichat.api.ops import Questions
 from bichat.api.problems import PROBLEM_JSON, Problem
+from bichat.api.projections import Projection, Projections
 from bichat.api.schemas import (
     Accepted,
     Changed,
@@ -122,6 +124,10 @@ def _complete(operation: Operation, *, query: bool, command: bool) -> None:
     elif not query:
         _refusals(operation, 409, 412, 413, 422)
         operation.parameters = [*(operation.parameters or []), IDEMPOTENCY_KEY, IF_MATCH]
+    operation.parameters = [*(operation.parameters or []), REQUEST_ID]
+    for response in (operation.responses or {}).values():
+        if isinstance(response, OpenAPIResponse):
+            response.headers = {**(response.headers or {}), "X-Request-Id": REQUEST_ID_TOLD}
 
 
 def _refusals(operation: Operation, *statuses: int) -> None:
@@ -155,6 +161,16 @@ IF_MATCH = Parameter(
     param_in="header",
     description="Only if the dialogue is still at this version.",
     schema=Schema(type=OpenAPIType.STRING, pattern='^"[0-9]{1,18}"$'),
+)
+REQUEST_ID = Parameter(
+    name="X-Request-Id",
+    param_in="header",
+    description="Stands in the log's lines about this request; anything else is replaced by a new one.",
+    schema=Schema(type=OpenAPIType.STRING, pattern="^[A-Za-z0-9._-]{1,64}$"),
+)
+REQUEST_ID_TOLD = OpenAPIHeader(
+    description="The request's, or a new one: to be quoted to whoever reads the log.",
+    schema=Schema(type=OpenAPIType.STRING),
 )
 DESCRIPTION = """\
 Ask a question in a dialogue and its reply is written by a model, streamed word by word, and kept for good.

@@ -1,4 +1,4 @@
-"""What keeps an installation well: the tenant's unanswered questions, and the read models of all tenants."""
+"""The tenant's unanswered questions: what waits, runs or failed, and queueing again what failed."""
 
 from __future__ import annotations
 
@@ -15,13 +15,10 @@ from bichat.api.changing import changed
 from bichat.api.parameters import BIGGEST, Cursor, Limit, MinPosition
 from bichat.api.schemas import Changed, Time
 from bichat.commands.dialogue import RetryFailedReply
-from bichat.errors import NotFound, RebuildRuns
-from bichat.projections import cursor, requested, standing, unanswered
-from bichat.projections.read_model import Build
-from bichat.projections.standing import State
-from bichat.projections.versions import MODELS
+from bichat.errors import NotFound
+from bichat.projections import cursor, unanswered
 
-OPS, OPERATOR = {"roles": ("ops",)}, {"roles": ("operator",)}
+OPS = {"roles": ("ops",)}
 NOWHERE = UUID(int=0)
 """A dialogue that never is: what is asked of it is answered from a receipt, or not found."""
 
@@ -66,42 +63,7 @@ class Questions(Struct, frozen=True, kw_only=True):
     next: str | None
 
 
-class Projection(Struct, frozen=True, kw_only=True):
-    """One build of a read model; `version` is the shape of its tables, `state` how it is in one word.
-
-    `serving`: it is read and kept up to date. `unfollowed`: it is read, but no projector keeps it up to
-    date. `stopped`: its follower met something that it cannot go on from, `error` says what. `building`:
-    it is being made, `phase` says how far. `failed`: making it did not work, `error` says why. `standby`:
-    it is kept up to date for a way back, and not read.
-    """
-
-    name: str
-    version: int
-    build: int
-    state: State
-    serves: bool
-    phase: str
-    error: str
-    position: int
-    head: int
-    lag_events: int
-    lag_seconds: float
-    rate: float
-    parked: int
-    runner: str
-    running: bool
-    slices: int | None
-    loaded: int | None
-    updated_at: Time
-
-
-class Projections(Struct, frozen=True, kw_only=True):
-    """Every build of every read model."""
-
-    data: list[Projection]
-
-
-@get("/replies", opt=OPS)
+@get("/", opt=OPS)
 async def replies(
     request: Call,
     *,
@@ -138,7 +100,7 @@ def _shown(one: unanswered.Unanswered) -> Unanswered:
     )
 
 
-@post("/replies/{message_id:str}/retry", status_code=202, opt=OPS)
+@post("/{message_id:str}/retry", status_code=202, opt=OPS)
 async def retry(request: Call, message_id: FromPath[UUID]) -> Response[Changed]:
     """Queues a failed question of anybody in the tenant again."""
     dialogue_id = await _dialogue(request, message_id)
@@ -164,34 +126,4 @@ async def _find(call: Call, message_id: UUID) -> unanswered.Found | None:
         return await unanswered.find(connection, tenant_id, message_id)
 
 
-@get("/projections", opt=OPERATOR)
-async def projections(request: Call) -> Projections:
-    """How every build of every read model is, those of other versions of bichat too."""
-    found = await standing.builds(request.parts.reads)
-    return Projections(data=[_projection(one) for one in found])
-
-
-@post("/projections/{name:str}/rebuild", status_code=202, opt=OPERATOR)
-async def rebuild(request: Call, name: FromPath[str]) -> Response[Projection]:
-    """Has a new build of a read model made, or an interrupted one gone on with; a projector does it."""
-    model = next((model for model in MODELS if model.name == name), None)
-    if model is None:
-        raise NotFound(what="read model")
-    async with request.parts.reads.connection() as connection:
-        asked = await requested.request(connection, model)
-    build = Build(model, asked.build)
-    if asked.held:
-        since, where = asked.started_at.isoformat(timespec="seconds"), asked.runner or "another process"
-        raise RebuildRuns(build=build.id, since=since, runner=where, phase=asked.phase)
-    found = await standing.builds(request.parts.reads)
-    return Response(next(_projection(one) for one in found if (one.name, one.shape, one.build) == build.key))
-
-
-def _projection(one: standing.Standing) -> Projection:
-    same = {name: getattr(one, name) for name in Projection.__struct_fields__ if name not in _OURS}
-    return Projection(version=one.shape, state=one.in_a_word, **same)
-
-
-_OURS = ("version", "state")
-
-router = Router("/ops", route_handlers=[replies, retry, projections, rebuild], tags=["operations"])
+router = Router("/ops/replies", route_handlers=[replies, retry], tags=["operations"])

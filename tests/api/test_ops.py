@@ -12,11 +12,12 @@ import psycopg
 import pytest
 from psycopg import AsyncConnection
 
+from bichat.commands.reply import GiveUpReply
 from bichat.events.dialogue import ReplyRequeued
 from bichat.projections import cursor, replies
 from bichat.projections.standing import Standing
 from tests.api.conftest import Api
-from tests.api.talk import Asked, ask, finish, write
+from tests.api.talk import Asked, Ear, ask, events, execute, finish, kinds, write
 from tests.api.test_refusals import check
 from tests.examples import NOON, OTHER_TENANT, opened
 
@@ -196,6 +197,31 @@ def test_only_what_failed_is_queued_again(
         path = f"/v1/dialogues/{away[0]}"
         assert (anna.delete(path) if change == "delete" else anna.post(f"{path}/archive")).is_success
         check(retry(olga, away[1]), 409)
+
+
+def test_what_could_not_be_queued_is_told_as_failed_without_a_start(
+    api: Api, url: str, tenant: UUID, anna: httpx.Client, olga: httpx.Client
+) -> None:
+    asked = ask(anna)
+    ear = Ear(anna, asked)
+    whole = Ear(anna, asked, whole=True, last="reply.failed")
+    parked = GiveUpReply(
+        dialogue_id=asked[0], message_id=asked[1], attempt=0, code="parked", detail="Ask again later."
+    )
+    asyncio.run(execute(api, parked, tenant))
+    for heard in (ear.out(), whole.out(), list(events(anna, asked))):
+        (end,) = heard
+        assert (end["type"], end["attempt"]) == ("reply.failed", 0)
+        assert end["error"] == {"code": "parked", "detail": "Ask again later."}
+    assert anna.get(f"/v1/dialogues/{asked[0]}?min_version=3").json()["status"] == "failed"
+    with psycopg.connect(url) as connection:
+        position = connection.execute("select bichat.head()").fetchone()
+    usage = anna.get("/v1/usage", params={"min_position": position and position[0]})
+    assert usage.json()["data"] == []
+    assert listed(url, olga)[asked[1]]["last_error"]["code"] == "parked"
+    assert retry(olga, asked[1]).status_code == 202
+    write(api, asked, attempt=1, tenant=tenant)
+    assert kinds(list(events(anna, asked))) == ["started", "completed"]
 
 
 def test_another_tenants_question_is_as_little_there_as_none(
