@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from contextlib import aclosing
 from functools import lru_cache, wraps
+from multiprocessing import parent_process
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from prometheus_client import (
@@ -21,12 +22,15 @@ from prometheus_client import (
     Histogram,
     disable_created_metrics,
     start_http_server,
+    values,
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from bichat.errors import BichatError, ModelError, WrongSetting
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
+if parent_process():  # of a rebuild: it ends soon, and its files would not
+    values.ValueClass = values.MutexValue
 
 _SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _LONG = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 120, 300, 900)

@@ -144,7 +144,7 @@ def _counts(config: Config) -> Path:
 
 def _empty(directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(mode=0o700)
+    directory.mkdir(mode=0o700, exist_ok=True)
 
 
 def _api(config: Config) -> Part:

@@ -6,9 +6,12 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, nullcontext, suppress
+from concurrent.futures import Future
+from contextlib import ExitStack, aclosing, nullcontext, suppress
 from pathlib import Path
 from uuid import UUID
 
@@ -18,10 +21,14 @@ from llmock.pytest_plugin import LLMock
 from prometheus_client import REGISTRY
 
 from bichat import metrics
-from bichat.commands.batch import Outcome
-from bichat.errors import VersionRace
+from bichat.commands.batch import Batch, Job, Outcome
+from bichat.commands.dialogue import RenameDialogue
+from bichat.config import Config
+from bichat.errors import ModelCutOff, ModelRefused, VersionRace
+from bichat.model import ChatMessage, ChatRequest, Model
 from tests.api.test_metrics import Series, parsed, value
 from tests.api.tokens import token
+from tests.examples import NOON, by, opened, start, writing
 from tests.test_cli import TENANT, Serve, environ, free_port, run, serve  # noqa: F401 - fixtures
 from tests.test_story import environment, process  # noqa: F401 - a fixture
 
@@ -157,3 +164,69 @@ def test_a_caller_that_leaves_is_counted_as_cancelled() -> None:
     with pytest.raises(TimeoutError):
         asyncio.run(leave())
     assert commands("cancelled") == before + 1
+
+
+def test_what_a_rival_forestalled_is_counted(database_url: str) -> None:
+    lost = REGISTRY.get_sample_value("bichat_writer_losers_total") or 0
+    command = start()
+    with opened(database_url) as ledger, opened(database_url) as other, writing(other) as rival:
+        asyncio.run(rival.execute(command, by()))
+        rename = RenameDialogue(dialogue_id=command.dialogue_id, label="ours")
+        job = Job(rename, by(), None, None, Future())
+        batch = Batch(ledger, {command.dialogue_id: None}, [job], NOON)
+        batch.decide(job)
+        asyncio.run(rival.execute(RenameDialogue(dialogue_id=command.dialogue_id, label="theirs"), by()))
+        batch.append()
+    assert REGISTRY.get_sample_value("bichat_writer_losers_total") == lost + 1
+
+
+def calls(outcome: str) -> float:
+    about = {"model": "other", "outcome": outcome}
+    return REGISTRY.get_sample_value("bichat_model_call_duration_seconds_count", about) or 0
+
+
+async def hear(llmock: LLMock, *, upto: int | None = None) -> None:
+    model = Model(Config(openai_base_url=llmock.base_url(), openai_api_key="a key"), silence=5)
+    request = ChatRequest(model="of tests", messages=(ChatMessage("user", "How many?"),))
+    try:
+        async with aclosing(model.stream(request)) as chunks:
+            async for _ in chunks:
+                if upto is not None:
+                    return
+    finally:
+        await model.close()
+
+
+def test_calls_are_counted_by_how_they_end(llmock: LLMock) -> None:
+    before = {outcome: calls(outcome) for outcome in ("ok", "interrupted", "model_refused", "model_cut_off")}
+    words = REGISTRY.get_sample_value("bichat_model_first_word_seconds_count", {"model": "other"}) or 0
+    llmock.reply("one two three")
+    asyncio.run(hear(llmock))
+    llmock.reply("one two three")
+    asyncio.run(hear(llmock, upto=1))
+    llmock.fail(400)
+    with pytest.raises(ModelRefused):
+        asyncio.run(hear(llmock))
+    llmock.disconnect(after_chunks=2)
+    with pytest.raises(ModelCutOff):
+        asyncio.run(hear(llmock))
+    assert {outcome: calls(outcome) - count for outcome, count in before.items()} == dict.fromkeys(before, 1)
+    assert REGISTRY.get_sample_value("bichat_model_first_word_seconds_count", {"model": "other"}) == words + 3
+
+
+def test_a_process_of_a_pool_leaves_no_files(tmp_path: Path) -> None:
+    code = (
+        "import multiprocessing as m, concurrent.futures as c\n"
+        "if __name__ == '__main__':\n"
+        "    with c.ProcessPoolExecutor(1, m.get_context('spawn')) as pool:\n"
+        "        pool.submit(exec, 'import bichat.metrics').result()\n"
+    )
+    script = tmp_path / "pool.py"
+    script.write_text(code)
+    kept = tmp_path / "metrics"
+    kept.mkdir()
+    told = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(kept), "PYTHONPATH": os.getcwd()}
+    subprocess.run([sys.executable, str(script)], env=told, check=True, timeout=30)
+    assert list(kept.iterdir()) == []
+    subprocess.run([sys.executable, "-c", "import bichat.metrics"], env=told, check=True, timeout=30)
+    assert list(kept.iterdir()) != []
