@@ -23,6 +23,9 @@ GIVEN = {
     "BICHAT_MODEL": "small",
     "BICHAT_CONTEXT_TOKENS": "4000",
     "BICHAT_MAX_MESSAGE_CHARS": "10",
+    "BICHAT_LOG": "json",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318",
+    "OTEL_SERVICE_NAME": "sales",
     "BICHAT_READY_LAG_SECONDS": "5",
     "BICHAT_METRICS_PORT": "9100",
 }
@@ -80,6 +83,8 @@ def test_empty_counts_as_not_given(empty: str) -> None:
         ("BICHAT_MASTER_KEY", KEY[:-4]),
         ("BICHAT_CONTEXT_TOKENS", "63"),
         ("BICHAT_MAX_MESSAGE_CHARS", "1e3"),
+        ("BICHAT_LOG", "loud"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317"),
         ("BICHAT_READY_LAG_SECONDS", "0"),
         ("BICHAT_METRICS_PORT", "65536"),
         ("POSTGRES_ENABLE_DB_FUNCTIONS", "y"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import signal
 import socket
 import threading
@@ -19,17 +18,6 @@ from bichat.errors import PortTaken, WrongSetting
 
 GRACE = 8
 """Seconds that requests under way get to end after SIGTERM; streams end at once."""
-
-
-class WithoutQuery(logging.Filter):
-    """Keeps query strings out of the access log: they may carry what is private."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Cuts the path of uvicorn's access record at its query."""
-        if isinstance(record.args, tuple) and len(record.args) == 5:
-            client, method, path, version, status = record.args
-            record.args = (client, method, str(path).partition("?")[0], version, status)
-        return True
 
 
 class Server(uvicorn.Server):
@@ -68,11 +56,8 @@ def listen(host: str, port: int) -> socket.socket:
         raise WrongSetting(name="BICHAT_HOST", reason=f"{host} is no address of this machine") from None
 
 
-def server(app: Litestar, *, access_log: bool = False) -> Server:
+def server(app: Litestar) -> Server:
     """A server for `app`, to be run with `run(sockets=[listen(…)])`; `should_exit = True` stops it."""
-    access = logging.getLogger("uvicorn.access")
-    if not any(isinstance(f, WithoutQuery) for f in access.filters):
-        access.addFilter(WithoutQuery())
     config = uvicorn.Config(
         app,
         loop="uvloop",
@@ -80,7 +65,7 @@ def server(app: Litestar, *, access_log: bool = False) -> Server:
         ws="none",
         lifespan="on",
         log_config=None,
-        access_log=access_log,
+        access_log=False,  # `observed` writes one that is richer, and without the query
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=30,
@@ -89,7 +74,7 @@ def server(app: Litestar, *, access_log: bool = False) -> Server:
     return Server(config)
 
 
-def run(app: Litestar, host: str, port: int, *, access_log: bool = False) -> None:
+def run(app: Litestar, host: str, port: int) -> None:
     """Serves until SIGTERM or Ctrl-C; raises `PortTaken`."""
     sock = listen(host, port)
-    server(app, access_log=access_log).run(sockets=[sock])
+    server(app).run(sockets=[sock])
