@@ -88,14 +88,14 @@ def at_the_end(url: str, build: Build = TRANSCRIPTS) -> Callable[[], bool]:
     return lambda: checkpoint(url, build)[0] == LOG[-1].position
 
 
-def expected(url: str, builds: Sequence[Build]) -> dict[str, Any]:
+def expected(url: str, builds: Sequence[Build], log: Sequence[Event] = LOG) -> dict[str, Any]:
     """The tables as one batch leaves them."""
     with connect(url) as connection, connection.transaction(force_rollback=True):
         for build in BUILDS:
             for table in build.tables:
                 connection.execute(f"truncate {table}".encode())
         for build in builds:
-            build.model.apply(build, connection, LOG)
+            build.model.apply(build, connection, log)
         return tables(connection)
 
 
