@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -82,6 +83,8 @@ class State(Struct, frozen=True, omit_defaults=True):
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(State)
+_id = lru_cache(10_000)(UUID)
+"""A person's key is named again and again, and parsing its name is slow."""
 
 
 class EventMapper(Mapper[UUID]):
@@ -154,6 +157,6 @@ def key_ids(row: StoredRow) -> set[UUID]:
     try:
         data, entry = _state(row).data, envelope.kind(row.topic)
         sealed = (data[name] for name in entry.private if isinstance(data.get(name), list))
-        return {UUID(value[1]) for value in sealed}
-    except (msgspec.DecodeError, EventTooNew, ValueError, IndexError, TypeError):
+        return {_id(value[1]) for value in sealed}
+    except (msgspec.DecodeError, EventTooNew, ValueError, IndexError, TypeError, AttributeError):
         return set()

@@ -181,7 +181,14 @@ def test_an_event_newer_than_the_code_says_so(topic: str, state: bytes) -> None:
         mapper().to_domain_event(newer)
 
 
-@pytest.mark.parametrize("state", [b"", b"{}", b"nonsense", b'{"v":1,"at":"x","by":["user","a"],"data":{}}'])
+@pytest.mark.parametrize(
+    "state",
+    [b"", b"{}", b"nonsense", b'{"v":1,"at":"x","by":["user","a"],"data":{}}']
+    + [
+        b'{"v":1,"at":"2026-11-22T12:00:00Z","by":["user","a"],"data":{"content":%b}}' % content
+        for content in (b"[]", b"[1]", b"[1,5]", b'[1,"?"]', b"[1,[]]", b"7")
+    ],
+)
 def test_a_row_that_makes_no_sense_is_unreadable_and_nothing_else(state: bytes) -> None:
     row = StoredRow(**{**vars(stored(FACTS["asked"])), "state": state})
     with pytest.raises(EventUnreadable):
