@@ -51,6 +51,7 @@ class Collector:
 
 def _plain(value: AnyValue) -> Any:
     kind = value.WhichOneof("value")
+    assert kind
     return [_plain(v) for v in value.array_value.values] if kind == "array_value" else getattr(value, kind)
 
 
