@@ -106,7 +106,7 @@ _desk: list[Desk] = []
 
 def _sit_down(database: Database) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; who started us ends us
-    gc.disable()  # all that a task makes are trees, freed by their last reference; looking for rings costs 15 %
+    gc.disable()  # what tasks make are trees, freed with their last reference; to look for rings costs 15 %
     _desk.append(_open.enter_context(desk(database)))
 
 
