@@ -53,8 +53,8 @@ from bichat.stored_events tablesample system (%(percent)s) where notification_id
 _COUNT = "select count(*) from bichat.stored_events where notification_id <= %s"
 _SAMPLE = """
 select array_agg(id) from (
-    select distinct originator_id as id, random() from bichat.stored_events tablesample system (%s)
-    order by 2 limit %s) chosen
+    select originator_id as id from bichat.stored_events tablesample system (%s)
+    group by originator_id order by random() limit %s) chosen
 """
 
 

@@ -14,7 +14,8 @@ select dialogue_id, position from bichat.parked where (name, shape, build) = (%s
 
 -- name: digest
 -- The sum does not depend on the order of the rows.
-select count(*), mod(coalesce(sum(hashtextextended(t::text, 0)::numeric), 0), 18446744073709551616)
+select count(*), mod(coalesce(sum(hashtextextended(t::text, 0)::numeric + 9223372036854775808), 0),
+                     18446744073709551616)
 from (select * from {table} {where}) t;
 
 -- name: within
