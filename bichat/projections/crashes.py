@@ -1,9 +1,10 @@
 """Which event kills its projector: the one that it was alone with when it died.
 
-Who takes a build over counts that, and each batch that is committed sets the count to 0. From the
-third takeover on, events are applied one at a time, each in a transaction of its own, and before it
-the checkpoint row says (`trying`) whose turn it is. A process that dies then leaves that behind, and
-the next one parks this dialogue. To have lost only the connection is no death, nor is an orderly end.
+Who takes a build over counts that, and the count is 0 again with each batch that is committed, or
+when there is none to apply. At the third takeover, events are applied one at a time, each in a
+transaction of its own, and before it the checkpoint row says (`trying`) whose turn it is. A process
+that dies then leaves that behind, and the next one parks this dialogue. To have lost only the
+connection is no death.
 """
 
 from __future__ import annotations
@@ -56,10 +57,6 @@ class Crashes:
         self._suspect, self._known = suspect, True
         connection.execute(statement("crashes", "signed"), (self._me, takeovers, suspect, *self._build.key))
         return int(position)
-
-    def leave(self, connection: Connection[Any]) -> None:
-        """Says that the end of this runner is in order."""
-        connection.execute(statement("crashes", "left"), self._build.key)
 
     def pieces(self, entries: Sequence[Entry]) -> list[Sequence[Entry]]:
         """The batch as it is to be applied: whole, or one at a time; the suspect as what cannot be read."""

@@ -11,7 +11,3 @@ where name = %s and shape = %s and build = %s and partition = 0;
 -- name: trying
 update bichat.checkpoints set trying = %s
 where name = %s and shape = %s and build = %s and partition = 0;
-
--- name: left
-update bichat.checkpoints set takeovers = 0, trying = null
-where name = %s and shape = %s and build = %s and partition = 0;

@@ -84,7 +84,6 @@ class Runner:
                         log.info("%s is gone", self.build.id)
                         return
                     self._follow(connection, position)
-                    self._crashes.leave(connection)
             except EventTooNew:
                 raise
             except Stale as error:

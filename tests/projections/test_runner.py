@@ -25,13 +25,13 @@ TRANSCRIPTS = BUILDS[0]
 
 
 class Script:
-    """A source that gives out `LOG`, a few events at a time."""
+    """A source that gives out a log, a few events at a time."""
 
-    def __init__(self, most: int = 3) -> None:
-        self.most = most
+    def __init__(self, most: int = 3, log: Sequence[Event] = LOG) -> None:
+        self.most, self.log = most, log
 
     def next(self, _: psycopg.Connection[Any], after: int, limit: int, timeout: float) -> list[Event]:
-        events = [event for event in LOG if event.position > after][: min(self.most, limit)]
+        events = [event for event in self.log if event.position > after][: min(self.most, limit)]
         time.sleep(0.01 if events else timeout)
         return events
 
