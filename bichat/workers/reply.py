@@ -14,8 +14,7 @@ from uuid import UUID
 import psycopg
 from psycopg_pool import AsyncConnectionPool
 
-from bichat import logs
-from bichat import metrics
+from bichat import logs, metrics
 from bichat.commands.execute import Executor
 from bichat.config import DEFAULT_MODEL, Config
 from bichat.deltas import Deltas
