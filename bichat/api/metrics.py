@@ -56,14 +56,13 @@ async def scrape(request: Call) -> Response[bytes]:
 
 async def _installation(request: Call) -> Iterator[Metric]:
     watches: Watches = request.app.state["watches"]
-    builds: list[Standing] = []
-    queue: list[Waiting] = []
     up = gauge("bichat_database_up", "Whether the database could be asked for what follows.")
     try:
         builds, queue = await asyncio.gather(watches.builds.look(), watches.queue.look())
-        up.add_metric([], 1)
     except Unavailable:
         up.add_metric([], 0)
+        return iter([up])
+    up.add_metric([], 1)
     return chain([up], _builds(builds), _queue(queue))
 
 
@@ -86,8 +85,7 @@ def _builds(builds: list[Standing]) -> Iterator[Metric]:
         followed.add_metric(build, one.running)
         for name in STATES:
             state.add_metric([*build, name], one.in_a_word == name)
-    if builds:
-        head.add_metric([], builds[0].head)
+    head.add_metric([], max((one.head for one in builds), default=0))
     yield from (head, position, events, seconds, parked, serves, followed, state)
 
 
@@ -95,7 +93,7 @@ def _queue(queue: list[Waiting]) -> Iterator[Metric]:
     found = {one.status: one for one in queue}
     questions = gauge("bichat_questions", "Questions without an answer.", labels=["status"])
     oldest = gauge("bichat_questions_oldest_seconds", "Age of the oldest of them.", labels=["status"])
-    for status in STATUSES if queue else ():
+    for status in STATUSES:
         one = found.get(status, Waiting(status, 0, 0.0))
         questions.add_metric([status], one.questions)
         oldest.add_metric([status], one.oldest)

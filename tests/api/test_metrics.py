@@ -168,7 +168,8 @@ def forlorn(
 
 def test_what_the_process_counted_is_shown_without_a_database(forlorn: tuple[Api, str]) -> None:
     api, url = forlorn
-    until(api, lambda series: value(series, "bichat_database_up") == 1)
+    series = until(api, lambda series: value(series, "bichat_database_up") == 1)
+    assert ("bichat_questions", frozenset({("status", "waiting")})) in series  # none is told as 0
     name = urlsplit(url).path[1:]
     with psycopg.connect(urlsplit(url)._replace(path="/postgres").geturl(), autocommit=True) as admin:
         admin.execute(f'alter database "{name}" allow_connections false'.encode())
