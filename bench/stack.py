@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import UUID
 
 import httpx
 import jwt
@@ -41,14 +42,14 @@ class Stack:
             "BICHAT_MASTER_KEY": base64.b64encode(bytes(32)).decode(),
         }
 
-    def token(self, user: str) -> str:
+    def token(self, user: str, tenant: UUID = TENANT) -> str:
         """A token good for an hour."""
-        claims = {"sub": user, "tenant": str(TENANT), "exp": int(time.time()) + 3600}
+        claims = {"sub": user, "tenant": str(tenant), "exp": int(time.time()) + 3600}
         return jwt.encode(claims, self.secret, "HS256")
 
-    def headers(self, user: str = "u") -> dict[str, str]:
+    def headers(self, user: str = "u", tenant: UUID = TENANT) -> dict[str, str]:
         """What authenticates `user`."""
-        return {"Authorization": f"Bearer {self.token(user)}"}
+        return {"Authorization": f"Bearer {self.token(user, tenant)}"}
 
     def start(self, name: str, verb: str) -> None:
         """Starts one part; `name` tells it from others of its kind."""
