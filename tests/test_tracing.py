@@ -173,7 +173,7 @@ def test_a_dead_collector_is_said_once_and_holds_nobody_up(
 def test_without_the_packages_the_start_says_what_to_install(environment: dict[str, str]) -> None:
     hidden = "import sys; sys.modules['opentelemetry.sdk'] = None; from bichat.cli import main; main()"
     environment |= {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
-    for verb in ("api", "worker"):
+    for verb in ("api", "worker", "serve"):
         argv = [sys.executable, "-c", hidden, verb]
         done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 1

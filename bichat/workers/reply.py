@@ -215,7 +215,7 @@ class ReplyWorker:
     def _note(self, error: Exception | None) -> None:
         """One line when the database goes away, one when it is back."""
         if error and self._reachable:
-            log.warning("the reply worker waits for the database: %s", str(error).partition("\n")[0])
+            log.warning("the reply worker waits for the database: %s", error)
         elif not error and not self._reachable:
             log.warning("the reply worker has its database back")
         self._reachable = error is None
