@@ -3,6 +3,9 @@
 -- name: configure
 set synchronous_commit = off;
 set timezone = 'UTC';
+-- Where the server has it: pages of text cost it a third less than with its own method.
+select set_config('default_toast_compression', 'lz4', false) from pg_settings
+where name = 'default_toast_compression' and 'lz4' = any(enumvals);
 set plan_cache_mode = force_generic_plan;
 set lock_timeout = '10s';
 set tcp_keepalives_idle = 5;
