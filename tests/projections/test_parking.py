@@ -11,6 +11,7 @@ from uuid import UUID
 import psycopg
 import pytest
 from msgspec.structs import replace
+from psycopg.errors import DiskFull
 
 from bichat.errors import EventTooNew
 from bichat.events.envelope import Entry, Event, Unreadable
@@ -207,6 +208,17 @@ def test_a_database_that_goes_away_in_mid_batch_parks_nothing(database_url: str,
         until(at_the_end(database_url))
     assert cut.is_set()
     assert set(parked(database_url)) == (set() if alone else {BAD.stream_id})
+
+
+def test_trouble_while_a_culprit_is_looked_for_parks_nothing(database_url: str) -> None:
+    def apply(build: Build, connection: psycopg.Connection[Any], events: Sequence[Event]) -> None:
+        raise DiskFull("no room") if len(events) == 1 else KeyError
+
+    build = Build(replace(TRANSCRIPTS.model, apply=apply), 1)
+    with connect(database_url) as connection, pytest.raises(DiskFull):
+        Runner(build, database_url, Script()).apply(connection, 0, LOG)
+    assert not parked(database_url)
+    assert checkpoint(database_url)[0] == 0
 
 
 def test_a_build_that_does_not_serve_wakes_nobody(database_url: str) -> None:
