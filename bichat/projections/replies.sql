@@ -90,6 +90,10 @@ with recursive tenants as (
 ), busy as materialized (
     select tenant_id, count(*) as replies from bichat.reply_leases
     where expires_at > clock_timestamp() and holder <> '' group by tenant_id
+), parked as materialized (
+    -- What is said of these is not news; somebody ends their questions, and claims would be in vain.
+    select p.dialogue_id from bichat.parked p join bichat.serving s using (name, shape, build)
+    where name || '_v' || shape = 'replies_vN'
 ), candidates as (
     select c.message_id, c.position, c.nth + coalesce(busy.replies, 0) as turn
     from (select tenant_id from tenants limit 33) t
@@ -100,6 +104,7 @@ with recursive tenants as (
         where r.first and r.tenant_id = t.tenant_id
           and not exists (select from bichat.reply_leases l
                           where l.message_id = r.message_id and l.expires_at > clock_timestamp())
+          and r.dialogue_id not in (select dialogue_id from parked)
         order by r.position limit %(limit)s
     ) c
 ), due as (

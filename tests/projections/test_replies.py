@@ -74,6 +74,19 @@ async def test_many_workers_at_once_never_get_the_same_question(database_url: st
     assert {c.version for c in found} == {2}
 
 
+async def test_what_is_parked_is_not_given_out_until_it_goes_on(database_url: str) -> None:
+    fill(database_url, [(0, ASK, 0), (2, ASK, 0)])
+    async with await worker(database_url) as connection:
+        await connection.execute(
+            "insert into bichat.parked (name, shape, build, dialogue_id, tenant_id, position, version, error)"
+            " values ('replies', 1, 1, %s, %s, 1, 9, 'x'), ('replies', 1, 2, %s, %s, 1, 9, 'x')",
+            (UUID(int=1), TENANT, UUID(int=3), TENANT),
+        )
+        assert places(await claim(connection, "w", 10)) == [(2, 2)]
+        await connection.execute("delete from bichat.parked")
+        assert places(await claim(connection, "w", 10)) == [(0, 2)]
+
+
 async def test_tenants_take_turns(database_url: str) -> None:
     crowd = [(2 * n, ASK, 0) for n in range(20)]
     fill(database_url, [*crowd, (1, ASK, 0), (3, ASK, 0), (5, ASK, 0)])

@@ -89,6 +89,16 @@ def test_a_question_that_was_never_queued_fails_and_is_answered_after_the_cure(
     asyncio.run(story())
 
 
+async def queued(live: World) -> None:
+    """Returns once the queue has everything."""
+    reads = Reads(live.config.database_url or "")
+    await reads.open()
+    try:
+        await reads.caught_up("replies", await reads.head())
+    finally:
+        await reads.close()
+
+
 async def standing(live: World, dialogue_id: UUID, message_id: UUID) -> tuple[str, str, int]:
     """Status and code of the reply as its person reads them, and the calls to the model that are counted."""
     reads = Reads(live.config.database_url or "")
@@ -103,6 +113,29 @@ async def standing(live: World, dialogue_id: UUID, message_id: UUID) -> tuple[st
         await reads.close()
     assert turn
     return turn.status, turn.code, sum(used.calls for used in spent)
+
+
+def test_what_was_queued_before_its_dialogue_was_parked_fails_too_and_others_are_answered(
+    live: World, llmock: LLMock
+) -> None:
+    async def story() -> None:
+        dialogue_id, first = await live.ask()
+        await queued(live)
+        run(live, POISON.replace("user_id <> 'anna'", f"dialogue_id <> '{dialogue_id}'"))
+        (second,) = await live.ask_more(dialogue_id, "And?")
+        healthy = await live.ask()
+        await queued(live)
+        async with worker(live):
+            assert await live.answer(*healthy)
+            for message_id in (first, second):
+                assert (await failed(live, dialogue_id, message_id)).attempt == 0
+            cure(live)
+            for message_id in (first, second):
+                await live.tell(RetryReply(dialogue_id=dialogue_id, message_id=message_id))
+                assert await live.answer(dialogue_id, message_id)
+        assert len(llmock.requests) == 3
+
+    asyncio.run(story())
 
 
 def test_every_question_of_a_parked_dialogue_fails_and_no_other(live: World, llmock: LLMock) -> None:
