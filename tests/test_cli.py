@@ -25,7 +25,18 @@ from bichat.cli import bichat
 BICHAT = [sys.executable, "-m", "bichat"]
 TENANT = "0190163d-8694-739b-aea5-966c26f8ad91"
 SECRET = "a secret of more than thirty-two bytes"
-VERBS = ("serve", "api", "worker", "projector", "migrate", "token", "chat")
+VERBS = (
+    "serve",
+    "api",
+    "worker",
+    "projector",
+    "migrate",
+    "token",
+    "chat",
+    "replies",
+    "replies list",
+    "replies retry",
+)
 _OURS = re.compile("BICHAT_|OPENAI_|DATABASE_URL|REDIS_URL|KEYS_DATABASE_URL")
 
 

@@ -13,6 +13,7 @@ from msgspec import Struct
 from psycopg_pool import AsyncConnectionPool
 from uuid_utils.compat import uuid7
 
+from bichat import logs
 from bichat.commands.execute import Executor
 from bichat.commands.reply import GiveUpReply
 from bichat.errors import QuestionParked, Refused
@@ -91,7 +92,7 @@ class ParkedQuestions:
         known = self._ledger.refresh({i: self._held.get(i) for i in readable}, ())
         for dialogue_id, error in known.unreadable.items():
             told = logging.DEBUG if dialogue_id in self._unreadable else logging.ERROR
-            log.log(told, "the parked dialogue %s cannot be read: %s", dialogue_id, describe(error))
+            log.log(told, "The parked dialogue %s cannot be read: %s", dialogue_id, describe(error))
             self._unreadable[dialogue_id] = now + QUIET
         self._held |= known.streams
         return [
@@ -116,9 +117,10 @@ class ParkedQuestions:
             command_id=uuid7(),
             cause=Cause(due.dialogue_id, due.question.version),
         )
-        try:
-            await self._executor.execute(command, by)
-        except Refused as no:  # another worker has said so, or it is answered
-            log.info("%s is not given up: %s", due.message_id, no)
-        else:
-            log.warning("%s failed: its dialogue %s is parked in replies", due.message_id, due.dialogue_id)
+        with logs.about(tenant_id=due.tenant_id, dialogue_id=due.dialogue_id, message_id=due.message_id):
+            try:
+                await self._executor.execute(command, by)
+            except Refused as no:  # another worker has said so, or it is answered
+                log.info("A question is not given up: %s", no)
+            else:
+                log.warning("A question failed: its dialogue is parked in replies")

@@ -247,7 +247,7 @@ def test_a_dialogue_that_cannot_be_read_is_one_line_and_harms_no_other(
         ours = [r.getMessage() for r in caplog.records if r.name == "bichat.workers.parked"]
         lines = [line for line in ours if str(broken) in line]
         assert len(lines) == 1
-        assert lines[0].startswith(f"the parked dialogue {broken} cannot be read: ")
+        assert lines[0].startswith(f"The parked dialogue {broken} cannot be read: ")
 
     asyncio.run(story())
 
