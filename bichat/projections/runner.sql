@@ -17,13 +17,12 @@ select pg_try_advisory_lock(hashtextextended('bichat.' || %s, 0));
 
 -- name: advance
 update bichat.checkpoints
-set position = %s, rate = %s, state = 'live', error = '', takeovers = 0, trying = null,
-    updated_at = clock_timestamp()
+set position = %s, rate = %s, takeovers = 0, trying = null, updated_at = clock_timestamp()
 where name = %s and shape = %s and build = %s and partition = 0 and position = %s;
 
 -- name: stopped
 update bichat.checkpoints set state = 'stopped', error = %s, trying = null, updated_at = clock_timestamp()
-where name = %s and shape = %s and build = %s and partition = 0;
+where name = %s and shape = %s and build = %s and partition = 0 and state <> 'building';
 
 -- name: well
 -- After the first look at the log: whoever died before did not die of what comes next.

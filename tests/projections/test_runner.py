@@ -211,6 +211,18 @@ def test_who_takes_over_a_stopped_build_and_finds_it_well_says_so(database_url: 
         until(lambda: checkpoint(database_url)[1:] == ("live", ""))
 
 
+def test_a_build_that_nobody_is_to_follow_any_more_stays_so(database_url: str) -> None:
+    with connect(database_url) as connection:
+        connection.execute("update bichat.checkpoints set state = 'building'")
+        Runner(TRANSCRIPTS, database_url, Script()).apply(connection, 0, LOG[:9])
+        assert checkpoint(database_url)[1] == "building"
+    trouble = threading.Event()
+    trouble.set()
+    with running(Runner(failing(OSError(28, "No room"), trouble), database_url, Script(2000))):
+        time.sleep(0.2)
+        assert checkpoint(database_url)[1] == "building"
+
+
 def test_an_event_newer_than_the_code_ends_it(database_url: str) -> None:
     class Newer(Script):
         def next(self, *_: object) -> list[Event]:
