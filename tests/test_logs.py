@@ -50,12 +50,11 @@ def story(environment: dict[str, str], told: Path, llmock: LLMock) -> str:
             stranger.sendall(b"Zanzibar\r\n\r\n")
             assert b"400" in stranger.recv(1000)
         with socket.create_connection(address) as hasty:  # the second is served in the wake of the first
-            first = (
+            known = (
                 f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: {anna.headers['Authorization']}\r\n\r\n"
             )
-            hasty.sendall(
-                f"{first}GET /v1/Zanzibar HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
-            )
+            unknown = "GET /v1/Zanzibar HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            hasty.sendall(f"{known}{unknown}".encode())
             while hasty.recv(10_000):
                 pass
     return str(end["dialogue_id"])
