@@ -208,3 +208,13 @@ def test_a_database_that_is_not_there_is_one_line(environ: dict[str, str]) -> No
         assert done.stderr.startswith("bichat: DATABASE_URL cannot be reached: ")
         assert done.stderr.count("\n") == 1
         assert "hunter2" not in done.stderr
+
+
+def test_a_database_without_the_read_model_is_one_line(environ: dict[str, str], database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("delete from bichat.serving where name = 'replies'")
+    for words in (["list"], ["retry", str(uuid4())]):
+        done = run(environ | {"DATABASE_URL": database_url}, *words)
+        assert done.returncode == 1
+        assert done.stderr.startswith("bichat: The database has no replies_v1: ")
+        assert done.stderr.count("\n") == 1

@@ -35,10 +35,11 @@ def show(state: Any, tenant: UUID | None, limit: int, as_json: bool) -> None:
     parked: since then the events of its dialogue wait before the queue (`bichat projections retry replies`
     after a fix), and the rest of the line is how it stood before.
     """
-    from bichat.projections import unanswered
+    from bichat.projections import unanswered, versions
 
     states = (state,) if state else unanswered.STATES
     with database.opened() as db, database.connected(db) as connection:
+        versions.check(connection)
         found = unanswered.everywhere(connection, tenant, states, limit + 1)
     now = datetime.now(UTC)
     rows = [_whole(one) if as_json else _line(one, now) for one in found[:limit]]
@@ -87,10 +88,11 @@ def retry(message_id: UUID) -> None:
     from bichat.commands.dialogue import RetryFailedReply
     from bichat.errors import NotFound
     from bichat.events.envelope import Actor, Metadata
-    from bichat.projections import unanswered
+    from bichat.projections import unanswered, versions
 
     with database.opened() as db:
         with database.connected(db) as connection:
+            versions.check(connection)
             found = unanswered.find_anywhere(connection, message_id)
         if found is None:
             raise NotFound(what="unanswered question")
