@@ -30,7 +30,7 @@ _PATIENCE = 5.0
 _AGAIN = 3600.0
 """Seconds until it is said again that the collector is away."""
 _LONGEST = 512
-"""Characters of a traceparent that are looked at."""
+"""Characters of a traceparent: the library looks at no more, and writes a line about each that has."""
 
 _OFF: _Spanning = nullcontext()
 _tracer: Tracer | None = None
@@ -109,7 +109,7 @@ def _span(tracer: Tracer, name: str, kind: Kind, parent: str | None) -> Iterator
 
     context = None
     if parent is not None:
-        carrier = {"traceparent": parent[: _LONGEST + 1]} if len(parent) <= _LONGEST else {}
+        carrier = {"traceparent": parent} if len(parent) <= _LONGEST else {}
         context = TraceContextTextMapPropagator().extract(carrier, Context())
     with tracer.start_as_current_span(
         name, context, SpanKind[kind.upper()], record_exception=False, set_status_on_exception=False
