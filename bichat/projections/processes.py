@@ -6,6 +6,7 @@ import gc
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -105,9 +106,19 @@ _desk: list[Desk] = []
 
 
 def _sit_down(database: Database) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; who started us ends us
+    os.nice(10)  # requests, and who answers them, come first
     gc.disable()  # what tasks make are trees, freed with their last reference; to look for rings costs 15 %
     _desk.append(_open.enter_context(desk(database)))
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed ends nobody, and a pool's process waits for its next task for ever."""
+    parent = multiprocessing.parent_process()
+    if parent:
+        parent.join()
+        os._exit(1)
 
 
 def _do(task: Task[T]) -> T:
