@@ -64,6 +64,7 @@ def copied(connection: psycopg.Connection[Any]) -> float:
 @contextmanager
 def yardstick(connection: psycopg.Connection[Any]) -> Iterator[None]:
     """The table to copy into, for a while."""
+    connection.execute("drop schema if exists yardstick cascade")
     connection.execute("create schema yardstick")
     try:
         connection.execute("create table yardstick.log (like bichat.stored_events including all)")
