@@ -44,11 +44,14 @@ class Progress:
 
     def __call__(self, step: str, done: int, total: int) -> None:
         """`done` of `total` events, or whatever the step consists of."""
+        if total == 0:
+            return
         if step != self._step:
             self.close()
             self._step, self._began, self._said = step, time.monotonic(), 0.0
             if self._terminal:
-                self._bar = tqdm(desc=f"{step:10}", unit=" events", unit_scale=True, total=0, leave=True)
+                unit = " builds" if step == "indexing" else " events"
+                self._bar = tqdm(desc=f"{step:10}", unit=unit, unit_scale=True, total=0)
         if self._bar is not None:
             self._bar.total = total
             self._bar.update(done - self._bar.n)
@@ -57,9 +60,10 @@ class Progress:
             click.echo(f"{step}: {done:,} of {total:,}{self._left(done, total)}", err=True)
 
     def _left(self, done: int, total: int) -> str:
-        rate = done / max(time.monotonic() - self._began, 1e-9)
-        if not done or done >= total or rate <= 0:
+        elapsed = time.monotonic() - self._began
+        if not done or done >= total or elapsed < 1:
             return ""
+        rate = done / elapsed
         return f", {rate:,.0f}/s, {(total - done) / rate:,.0f} s left"
 
     def close(self) -> None:

@@ -89,7 +89,8 @@ as $$
            (select count(*) from bichat.parked p where (p.name, p.shape, p.build) = (c.name, c.shape, c.build)),
            case when b.phase in ('loading', 'indexing') then b.runner else c.runner end,
            exists (select from held where held.key = hashtextextended(
-               format('bichat.%s_v%s_g%s', c.name, c.shape, c.build), 0)),
+               case when b.phase in ('requested', 'loading', 'indexing') then 'bichat.rebuild.' || c.name
+                    else format('bichat.%s_v%s_g%s', c.name, c.shape, c.build) end, 0)),
            cardinality(b.bounds) + 1, cardinality(b.loaded), c.updated_at
     from bichat.checkpoints c
     cross join log
