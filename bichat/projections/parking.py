@@ -14,6 +14,7 @@ from uuid import UUID
 
 import psycopg
 from msgspec import Struct
+from msgspec.structs import replace
 from psycopg import Connection
 from psycopg.rows import class_row
 
@@ -197,11 +198,8 @@ def _replay(connection: Connection[Any], build: Build, log: Log, dialogue_id: UU
             events, stuck = one_by_one(build, connection, sort_out(entries, ()))
             digested += len(events)
             last = entries[-1]
-            now = (
-                stuck[0]
-                if stuck
-                else Parked(*key[3:], one.tenant_id, last.position + 1, last.version + 1, one.error)
-            )
+            behind = replace(one, position=last.position + 1, version=last.version + 1)
+            now = stuck[0] if stuck else behind
             connection.execute(statement("parking", "tried"), (now.position, now.version, now.error, *key))
         if stuck:
             return Retried(dialogue_id, digested, now)
