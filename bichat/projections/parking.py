@@ -156,7 +156,9 @@ def parked(connection: Connection[Any], build: Build) -> list[Parked]:
 class Log(Protocol):
     """Where the events of one stream come from (`events.feed.Feed`)."""
 
-    def stream(self, connection: Connection[Any], stream_id: UUID, first: int, upto: int, /) -> Sequence[Entry]:
+    def stream(
+        self, connection: Connection[Any], stream_id: UUID, first: int, upto: int, /
+    ) -> Sequence[Entry]:
         """Events from version `first` on, as far as position `upto`: some megabytes; none at the end."""
 
 
