@@ -238,6 +238,10 @@ class ProcessDied(Unusable):
     """A process of ours was killed, perhaps for want of memory: run the same again, with fewer --jobs."""
 
 
+class ProcessFailed(Unusable):
+    """{reason}"""
+
+
 class RebuildRuns(Unusable):
     """{build} is being built already, since {since} by {runner} ({phase})."""
 

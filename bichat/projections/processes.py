@@ -13,12 +13,14 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any, TypeVar
 
+import psycopg
 from msgspec import Struct
 from psycopg import Connection
 
-from bichat.errors import ProcessDied
+from bichat.errors import ProcessDied, ProcessFailed
 from bichat.events.feed import Feed
 from bichat.events.keys import KeyStore
+from bichat.projections.parking import describe
 from bichat.projections.runner import connect
 
 T = TypeVar("T")
@@ -122,4 +124,7 @@ def _end_with_parent() -> None:
 
 
 def _do(task: Task[T]) -> T:
-    return task(_desk[0])
+    try:
+        return task(_desk[0])
+    except psycopg.Error as error:  # what it has to say gets lost on its way to another process
+        raise ProcessFailed(reason=describe(error)) from error

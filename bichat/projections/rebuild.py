@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
@@ -15,7 +16,7 @@ import psycopg
 from msgspec import Struct
 from psycopg import Connection
 
-from bichat.errors import RebuildDiffers, RebuildParks, RebuildRuns, RebuildStopped
+from bichat.errors import ProcessFailed, RebuildDiffers, RebuildParks, RebuildRuns, RebuildStopped
 from bichat.events import slices
 from bichat.events.slices import Slice
 from bichat.projections import parking, reports, sql, versions
@@ -28,10 +29,14 @@ from bichat.projections.sql import statement
 from bichat.projections.tail import Tail
 from bichat.projections.verify import Progress, verify
 
+STUCK = 30.0
+"""Seconds without a step forward after which a new build will not catch up by itself."""
 LEFT_ALONE = 2.0
 """Seconds after which a new build that no projector follows is followed here."""
 NEAR = 100
 """Positions from the end of the log at which a build has caught up."""
+
+log = logging.getLogger(__name__)
 
 
 class Rebuilt(Struct, frozen=True, kw_only=True):
@@ -76,6 +81,8 @@ def rebuild(
             return _Rebuild(database, here, pool, progress).run(models, with_parked)
     except psycopg.OperationalError as error:
         raise RebuildStopped(reason=parking.describe(error)) from error
+    except ProcessFailed as error:
+        raise RebuildStopped(reason=str(error)) from error
 
 
 @contextmanager
@@ -198,7 +205,7 @@ class _Rebuild:
         threads = [threading.Thread(target=runner.run, daemon=True) for runner in runners]
         deadline = time.monotonic() + LEFT_ALONE
         try:
-            while time.monotonic() < deadline and not all(self._standing(b)[1] for b in builds):
+            while time.monotonic() < deadline and not all(self._standing(b)[0] for b in builds):
                 time.sleep(0.05)
             for thread in threads:
                 thread.start()  # where somebody follows already, it stands by
@@ -210,21 +217,26 @@ class _Rebuild:
                 if thread.ident:
                     thread.join(2.0)
 
-    def _standing(self, build: Build) -> tuple[bool, bool, int, int]:
+    def _standing(self, build: Build) -> tuple[bool, int, int, str]:
         row = self._connection.execute(statement("rebuild", "standing"), build.key).fetchone()
         if row is None:
             raise RebuildStopped(reason=f"{build.id} was dropped")
-        serves, running, position, head = row
-        return serves, running, position, head
+        running, position, head, error = row
+        return running, position, head, error
 
     def _catch_up(self, builds: Sequence[Build]) -> None:
         for build in builds:
-            start = self._standing(build)[2]
+            start = last = self._standing(build)[1]
+            moved = time.monotonic()
             while True:
-                _, _, position, head = self._standing(build)
+                _, position, head, error = self._standing(build)
                 self._progress("following", position - start, head - start)
                 if head - position <= NEAR:
                     break
+                if position > last:
+                    last, moved = position, time.monotonic()
+                if time.monotonic() - moved > STUCK:
+                    raise RebuildStopped(reason=f"{build.id} does not follow the log: {error or 'no word'}")
                 time.sleep(0.05)
 
     def _verify(self, builds: Sequence[Build]) -> list[Report]:
@@ -244,15 +256,24 @@ class _Rebuild:
     def _switch(self, build: Build, report: Report, with_parked: bool) -> Rebuilt:
         row = self._connection.execute(statement("rebuild", "parks_more"), _named(build)).fetchone()
         if row and row[0] and not with_parked:
-            self._mark(build, "following", f"{row[0]} dialogues are parked that are not in what serves")
+            reason = f"{row[0]} dialogues are parked that can be read today"
+            self._connection.execute(statement("rebuild", "refuse"), (reason, *build.key))
             raise RebuildParks(build=build.id, count=row[0])
         before = versions.serving(self._connection, build.model)
         pause = versions.switch(self._connection, build)
         self._mark(build, "done")
-        for old in versions.kept(self._connection, build.model):
-            if before and old.number != before.number:
-                versions.drop(self._connection, old.key)
+        self._drop_older(build.model, before)
         return Rebuilt(build=build, report=report, pause=pause, seconds=dict(self._seconds))
+
+
+    def _drop_older(self, model: ReadModel, before: Build | None) -> None:
+        """One way back is enough. What cannot be dropped just now is dropped the next time."""
+        for old in versions.kept(self._connection, model):
+            if before and old.number != before.number:
+                try:
+                    versions.drop(self._connection, old.key)
+                except psycopg.Error as error:
+                    log.warning("%s was not dropped: %s", old.id, parking.describe(error))
 
 
 class LoadSlice(Struct, frozen=True):

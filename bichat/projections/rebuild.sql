@@ -46,8 +46,13 @@ from done where (c.name, c.shape, c.build) = (done.name, done.shape, done.build)
 update bichat.checkpoints set state = 'building', updated_at = clock_timestamp()
 where (name, shape, build) = (%s, %s, %s);
 
+-- name: refuse
+-- Not to be gone on with until somebody says so.
+update bichat.builds set phase = 'following', by_ops = false, error = %s, updated_at = clock_timestamp()
+where (name, shape, build) = (%s, %s, %s);
+
 -- name: standing
-select serves, running, position, head from bichat.projections()
+select running, position, head, error from bichat.projections()
 where (name, shape, build) = (%s, %s, %s);
 
 -- name: parks_more

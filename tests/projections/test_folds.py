@@ -135,12 +135,17 @@ def check_usage(log: Sequence[Event], rows: Rows) -> None:
                 spent[e.tenant_id, owner[e.stream_id], e.at.date(), answers.model] += (
                     answers.usage.total_tokens
                 )
-            case ReplyFailed() | ReplyCancelled() | ReplyAccounted() if e.fact.usage != Usage():
+            case ReplyFailed() | ReplyCancelled() | ReplyAccounted() if _called(e.fact):
                 key = e.tenant_id, owner[e.stream_id], e.at.date(), model[e.fact.message_id]
                 spent[key] += e.fact.usage.total_tokens
     assert spent == {
         (r["tenant_id"], r["user_id"], r["day"], r["model"]): r["total_tokens"] for r in rows
     }  # fmt: skip
+
+
+def _called(fact: ReplyFailed | ReplyCancelled | ReplyAccounted) -> bool:
+    """Whether the model was asked: of an attempt that its worker left without a word, nobody knows better."""
+    return bool(fact.attempt) and (isinstance(fact, ReplyFailed) or fact.usage != Usage())
 
 
 def test_a_page_holds_fifty_messages_and_is_left_alone_when_full(
