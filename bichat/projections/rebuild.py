@@ -265,7 +265,6 @@ class _Rebuild:
         self._drop_older(build.model, before)
         return Rebuilt(build=build, report=report, pause=pause, seconds=dict(self._seconds))
 
-
     def _drop_older(self, model: ReadModel, before: Build | None) -> None:
         """One way back is enough. What cannot be dropped just now is dropped the next time."""
         for old in versions.kept(self._connection, model):
