@@ -238,6 +238,10 @@ class ProcessDied(Unusable):
     """A process of ours was killed, perhaps for want of memory: run the same again, with fewer --jobs."""
 
 
+class SliceTaken(Unusable):
+    """slice {slice} of {build} was loaded by a process of an earlier run"""
+
+
 class ProcessFailed(Unusable):
     """{reason}"""
 
@@ -247,7 +251,7 @@ class RebuildRuns(Unusable):
 
 
 class RebuildStopped(Unusable):
-    """The rebuild stopped: {reason}. Nothing was switched; the same command goes on from here."""
+    """The rebuild stopped: {reason}. {switched} was switched; the same command goes on from here."""
 
 
 class RebuildDiffers(Unusable):

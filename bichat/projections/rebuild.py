@@ -16,11 +16,18 @@ import psycopg
 from msgspec import Struct
 from psycopg import Connection
 
-from bichat.errors import ProcessFailed, RebuildDiffers, RebuildParks, RebuildRuns, RebuildStopped
+from bichat.errors import (
+    BichatError,
+    ProcessFailed,
+    RebuildDiffers,
+    RebuildParks,
+    RebuildRuns,
+    RebuildStopped,
+    SliceTaken,
+)
 from bichat.events import slices
-from bichat.events.slices import Slice
-from bichat.projections import parking, reports, sql, versions
-from bichat.projections.load import Loader, Target
+from bichat.projections import parking, reports, versions
+from bichat.projections.bulk import IndexBuild, LoadSlice
 from bichat.projections.processes import Database, Desk, Pool, desk
 from bichat.projections.read_model import Build, ReadModel
 from bichat.projections.reports import Report
@@ -71,6 +78,7 @@ def rebuild(
     slice is kept. Raises `RebuildRuns`, `RebuildDiffers`, `RebuildParks` (but not `with_parked`),
     `SwitchTimedOut`, and `RebuildStopped` when the database goes away or its disk is full.
     """
+    done: list[Rebuilt] = []
     try:
         with ExitStack() as stack:
             here = stack.enter_context(desk(database))
@@ -78,11 +86,17 @@ def rebuild(
             stack.callback(pool.close)
             for model in models:
                 stack.enter_context(_claimed(here.connection, model))
-            return _Rebuild(database, here, pool, progress).run(models, with_parked)
-    except psycopg.OperationalError as error:
-        raise RebuildStopped(reason=parking.describe(error)) from error
-    except ProcessFailed as error:
-        raise RebuildStopped(reason=str(error)) from error
+            for one in _Rebuild(database, here, pool, progress).run(models, with_parked):
+                done.append(one)
+    except (psycopg.OperationalError, ProcessFailed, SliceTaken, _Stopped) as error:
+        reason = parking.describe(error) if isinstance(error, psycopg.Error) else str(error)
+        switched = ", ".join(one.build.id for one in done) or "Nothing"
+        raise RebuildStopped(reason=reason, switched=switched) from error
+    return done
+
+
+class _Stopped(BichatError):
+    """{reason}"""
 
 
 @contextmanager
@@ -106,7 +120,7 @@ class _Rebuild:
         self._me = f"{socket.gethostname()}:{os.getpid()}"
         self._seconds: dict[str, float] = {}
 
-    def run(self, models: Sequence[ReadModel], with_parked: bool) -> list[Rebuilt]:
+    def run(self, models: Sequence[ReadModel], with_parked: bool) -> Iterator[Rebuilt]:
         begun = [self._begin(model) for model in models]
         builds = [one.build for one in begun]
         with self._timed("loading"):
@@ -121,7 +135,10 @@ class _Rebuild:
                 self._catch_up(builds)
             with self._timed("verifying"):
                 found = self._verify(builds)
-            return [self._switch(*both, with_parked) for both in zip(builds, found, strict=True)]
+            if not with_parked:
+                self._refuse_parked(builds)
+            for build, report in zip(builds, found, strict=True):
+                yield self._switch(build, report)
 
     # --- where it stands ------------------------------------------------------------------------------
 
@@ -149,7 +166,7 @@ class _Rebuild:
     def _look(self, build: Build) -> _Begun:
         found = self._find(build.model)
         if not found or found.build.number != build.number:
-            raise RebuildStopped(reason=f"{build.id} was dropped")
+            raise _Stopped(reason=f"{build.id} was dropped")
         return found
 
     def _mark(self, build: Build, phase: str, error: str = "") -> None:
@@ -220,7 +237,7 @@ class _Rebuild:
     def _standing(self, build: Build) -> tuple[bool, int, int, str]:
         row = self._connection.execute(statement("rebuild", "standing"), build.key).fetchone()
         if row is None:
-            raise RebuildStopped(reason=f"{build.id} was dropped")
+            raise _Stopped(reason=f"{build.id} was dropped")
         running, position, head, error = row
         return running, position, head, error
 
@@ -236,7 +253,7 @@ class _Rebuild:
                 if position > last:
                     last, moved = position, time.monotonic()
                 if time.monotonic() - moved > STUCK:
-                    raise RebuildStopped(reason=f"{build.id} does not follow the log: {error or 'no word'}")
+                    raise _Stopped(reason=f"{build.id} does not follow the log: {error or 'no word'}")
                 time.sleep(0.05)
 
     def _verify(self, builds: Sequence[Build]) -> list[Report]:
@@ -253,12 +270,15 @@ class _Rebuild:
                 raise RebuildDiffers(build=build.id, finding=report.finding)
         return found
 
-    def _switch(self, build: Build, report: Report, with_parked: bool) -> Rebuilt:
-        row = self._connection.execute(statement("rebuild", "parks_more"), _named(build)).fetchone()
-        if row and row[0] and not with_parked:
-            reason = f"{row[0]} dialogues are parked that can be read today"
-            self._connection.execute(statement("rebuild", "refuse"), (reason, *build.key))
-            raise RebuildParks(build=build.id, count=row[0])
+    def _refuse_parked(self, builds: Sequence[Build]) -> None:
+        for build in builds:
+            row = self._connection.execute(statement("rebuild", "parks_more"), _named(build)).fetchone()
+            if row and row[0]:
+                reason = f"{row[0]} dialogues are parked that can be read today"
+                self._connection.execute(statement("rebuild", "refuse"), (reason, *build.key))
+                raise RebuildParks(build=build.id, count=row[0])
+
+    def _switch(self, build: Build, report: Report) -> Rebuilt:
         before = versions.serving(self._connection, build.model)
         pause = versions.switch(self._connection, build)
         self._mark(build, "done")
@@ -273,53 +293,6 @@ class _Rebuild:
                     versions.drop(self._connection, old.key)
                 except psycopg.Error as error:
                     log.warning("%s was not dropped: %s", old.id, parking.describe(error))
-
-
-class LoadSlice(Struct, frozen=True):
-    """The task of loading one slice into builds; returns how many events were in it."""
-
-    builds: tuple[Build, ...]
-    slice: Slice
-    fence: int
-
-    def __call__(self, here: Desk) -> int:
-        """All in one transaction, with the mark that it is done."""
-        connection = here.connection
-        with connection.transaction():
-            loader = Loader(connection, [Target(build=build, upto=self.fence) for build in self.builds])
-            loader.load(slices.read(connection, here.feed, self.slice, self.fence))
-            for (t, n), rows in loader.sums().items():
-                sql.copy(connection, self.builds[t].tables[n], rows)
-            for t, parked in loader.parked:
-                parking.park(connection, self.builds[t], [parked])
-            for build in self.builds:
-                self._mark(connection, build, loader.events)
-        return loader.events
-
-    def _mark(self, connection: Connection[Any], build: Build, events: int) -> None:
-        values = {**_named(build), "slice": self.slice.number, "events": events}
-        if connection.execute(statement("rebuild", "loaded"), values).rowcount != 1:
-            # A process of an earlier run, which was killed, was still at it.
-            raise RebuildStopped(reason=f"slice {self.slice.number} of {build.id} was loaded by another")
-
-
-class IndexBuild(Struct, frozen=True):
-    """The task of making tables that are loaded into those of a build that can be followed and read."""
-
-    build: Build
-
-    def __call__(self, here: Desk) -> None:
-        """All in one transaction, with the checkpoint where the bulk ends."""
-        connection, build = here.connection, self.build
-        with connection.transaction():
-            connection.execute(statement("rebuild", "index_fast"))
-            if build.model.has("merge"):
-                connection.execute(build.sql("merge"))
-            connection.execute(build.sql("indexes"))
-            versions.guard(connection, build)
-            connection.execute(statement("rebuild", "follow"), build.key)
-        for table in build.tables:
-            connection.execute(sql.blocks("rebuild")["analyze"].format(table=table).encode())
 
 
 def _named(build: Build) -> dict[str, Any]:

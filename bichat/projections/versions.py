@@ -98,7 +98,7 @@ def switch(connection: Connection[Any], build: Build) -> float:
     One short transaction that gives way to readers who are in the middle of something, and is tried
     again for 30 s. Raises `SwitchTimedOut`; then everything is as before.
     """
-    reason = "is not asked"
+    reason, wait = "it was not tried", 0.02
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         try:
@@ -111,10 +111,11 @@ def switch(connection: Connection[Any], build: Build) -> float:
                     reason = ""
             if not reason:
                 return time.perf_counter() - began
-            reason = "it does not catch up with the build that serves"
+            reason, wait = "it does not catch up with the build that serves", 0.02
         except (LockNotAvailable, DeadlockDetected):
             reason = "readers do not let go of the views"
-        time.sleep(0.02)
+        time.sleep(wait)
+        wait = min(2 * wait, 1.0)
     raise SwitchTimedOut(build=build.id, reason=reason)
 
 

@@ -37,7 +37,8 @@ where c.name = %s and c.shape = %s and c.state <> 'building'
 order by c.build desc;
 
 -- name: hurry
-set local lock_timeout = '200ms';
+-- Who reads waits behind us for so long, each time we try.
+set local lock_timeout = '50ms';
 
 -- name: stop
 select build, position from bichat.checkpoints
