@@ -238,8 +238,12 @@ class ProcessDied(Unusable):
     """A process of ours was killed, perhaps for want of memory: run the same again, with fewer --jobs."""
 
 
-class SliceTaken(Unusable):
-    """slice {slice} of {build} was loaded by a process of an earlier run"""
+class BuildStuck(Unusable):
+    """{build} {reason}"""
+
+
+class RebuildOutdated(Unusable):
+    """{name} has builds of newer code (fold {fold}, this is {ours}): rebuild it with that."""
 
 
 class ProcessFailed(Unusable):

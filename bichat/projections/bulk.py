@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import Struct
 from psycopg import Connection
 
-from bichat.errors import SliceTaken
+from bichat.errors import BuildStuck
 from bichat.events import slices
 from bichat.events.slices import Slice
 from bichat.projections import parking, sql, versions
@@ -45,7 +45,7 @@ class LoadSlice(Struct, frozen=True):
         }  # fmt: skip
         if connection.execute(statement("rebuild", "loaded"), values).rowcount != 1:
             # A process of an earlier run, which was killed, was still at it.
-            raise SliceTaken(slice=self.slice.number, build=build.id)
+            raise BuildStuck(build=build.id, reason=f"has slice {self.slice.number} from an earlier run")
 
 
 class IndexBuild(Struct, frozen=True):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,31 +16,22 @@ from msgspec import Struct
 from psycopg import Connection
 
 from bichat.errors import (
-    BichatError,
+    BuildStuck,
     ProcessFailed,
     RebuildDiffers,
+    RebuildOutdated,
     RebuildParks,
     RebuildRuns,
     RebuildStopped,
-    SliceTaken,
 )
 from bichat.events import slices
-from bichat.projections import parking, reports, versions
+from bichat.projections import following, parking, reports, versions
 from bichat.projections.bulk import IndexBuild, LoadSlice
 from bichat.projections.processes import Database, Desk, Pool, desk
 from bichat.projections.read_model import Build, ReadModel
 from bichat.projections.reports import Report
-from bichat.projections.runner import Runner
 from bichat.projections.sql import statement
-from bichat.projections.tail import Tail
 from bichat.projections.verify import Progress, verify
-
-STUCK = 30.0
-"""Seconds without a step forward after which a new build will not catch up by itself."""
-LEFT_ALONE = 2.0
-"""Seconds after which a new build that no projector follows is followed here."""
-NEAR = 100
-"""Positions from the end of the log at which a build has caught up."""
 
 log = logging.getLogger(__name__)
 
@@ -88,15 +78,11 @@ def rebuild(
                 stack.enter_context(_claimed(here.connection, model))
             for one in _Rebuild(database, here, pool, progress).run(models, with_parked):
                 done.append(one)
-    except (psycopg.OperationalError, ProcessFailed, SliceTaken, _Stopped) as error:
+    except (psycopg.OperationalError, ProcessFailed, BuildStuck) as error:
         reason = parking.describe(error) if isinstance(error, psycopg.Error) else str(error)
         switched = ", ".join(one.build.id for one in done) or "Nothing"
         raise RebuildStopped(reason=reason, switched=switched) from error
     return done
-
-
-class _Stopped(BichatError):
-    """{reason}"""
 
 
 @contextmanager
@@ -130,9 +116,9 @@ class _Rebuild:
             due = [build for build in builds if self._look(build).phase == "indexing"]
             for n, _ in enumerate(self._pool.each([IndexBuild(build) for build in due]), 1):
                 self._progress("indexing", n, len(due))
-        with self._followed(builds):
+        with following.followed(self._database, self._here, builds):
             with self._timed("following"):
-                self._catch_up(builds)
+                following.catch_up(self._connection, builds, self._progress)
             with self._timed("verifying"):
                 found = self._verify(builds)
             if not with_parked:
@@ -143,6 +129,9 @@ class _Rebuild:
     # --- where it stands ------------------------------------------------------------------------------
 
     def _begin(self, model: ReadModel) -> _Begun:
+        row = self._connection.execute(statement("rebuild", "fold"), (model.name, model.shape)).fetchone()
+        if row and row[0] and row[0] > model.fold:
+            raise RebuildOutdated(name=model.name, fold=row[0], ours=model.fold)
         found = self._find(model)
         if found and (found.phase == "failed" or found.fold != model.fold):
             versions.drop(self._connection, found.build.key)
@@ -166,7 +155,7 @@ class _Rebuild:
     def _look(self, build: Build) -> _Begun:
         found = self._find(build.model)
         if not found or found.build.number != build.number:
-            raise _Stopped(reason=f"{build.id} was dropped")
+            raise BuildStuck(build=build.id, reason="was dropped")
         return found
 
     def _mark(self, build: Build, phase: str, error: str = "") -> None:
@@ -214,48 +203,6 @@ class _Rebuild:
 
     # --- the rest -------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _followed(self, builds: Sequence[Build]) -> Iterator[None]:
-        """Until they serve the new builds are followed: by a projector, or where there is none, here."""
-        tail = Tail(self._here.feed, _NoBell())
-        runners = [Runner(build, self._database.url, tail) for build in builds]
-        threads = [threading.Thread(target=runner.run, daemon=True) for runner in runners]
-        deadline = time.monotonic() + LEFT_ALONE
-        try:
-            while time.monotonic() < deadline and not all(self._standing(b)[0] for b in builds):
-                time.sleep(0.05)
-            for thread in threads:
-                thread.start()  # where somebody follows already, it stands by
-            yield
-        finally:
-            for runner in runners:
-                runner.stop()
-            for thread in threads:
-                if thread.ident:
-                    thread.join(2.0)
-
-    def _standing(self, build: Build) -> tuple[bool, int, int, str]:
-        row = self._connection.execute(statement("rebuild", "standing"), build.key).fetchone()
-        if row is None:
-            raise _Stopped(reason=f"{build.id} was dropped")
-        running, position, head, error = row
-        return running, position, head, error
-
-    def _catch_up(self, builds: Sequence[Build]) -> None:
-        for build in builds:
-            start = last = self._standing(build)[1]
-            moved = time.monotonic()
-            while True:
-                _, position, head, error = self._standing(build)
-                self._progress("following", position - start, head - start)
-                if head - position <= NEAR:
-                    break
-                if position > last:
-                    last, moved = position, time.monotonic()
-                if time.monotonic() - moved > STUCK:
-                    raise _Stopped(reason=f"{build.id} does not follow the log: {error or 'no word'}")
-                time.sleep(0.05)
-
     def _verify(self, builds: Sequence[Build]) -> list[Report]:
         for build in builds:
             self._mark(build, "verifying")
@@ -297,11 +244,3 @@ class _Rebuild:
 
 def _named(build: Build) -> dict[str, Any]:
     return {"name": build.model.name, "shape": build.model.shape, "build": build.number}
-
-
-class _NoBell:
-    """Nobody rings for a build that serves nobody: it is enough to look."""
-
-    def wait(self, timeout: float) -> bool:
-        time.sleep(min(timeout, 0.05))
-        return False

@@ -12,6 +12,9 @@ from bichat.builds b join bichat.checkpoints c using (name, shape, build)
 where b.name = %s and b.shape = %s and b.phase <> 'done'
 order by b.build desc limit 1;
 
+-- name: fold
+select max(fold) from bichat.checkpoints where name = %s and shape = %s;
+
 -- name: cut
 update bichat.builds
 set phase = 'loading', fence = %s, bounds = %s, runner = %s, error = '', updated_at = clock_timestamp()

@@ -17,6 +17,7 @@ from bichat.errors import (
     ProcessDied,
     ReadModelsMissing,
     RebuildDiffers,
+    RebuildOutdated,
     RebuildParks,
     RebuildRuns,
     RebuildStopped,
@@ -26,7 +27,7 @@ from bichat.events import slices
 from bichat.events.envelope import Event
 from bichat.events.feed import Feed
 from bichat.events.ledger import Ledger
-from bichat.projections import load, processes, rebuild, versions
+from bichat.projections import following, load, processes, rebuild, versions
 from bichat.projections.processes import Database
 from bichat.projections.read_model import Build, ReadModel
 from bichat.projections.rebuild import Rebuilt
@@ -46,7 +47,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several slices of a small log, several pieces of a dialogue, and nobody waits for a projector."""
     monkeypatch.setattr(slices, "SLICE", 40)
     monkeypatch.setattr(load, "PIECE", 10)
-    monkeypatch.setattr(rebuild, "LEFT_ALONE", 0.1)
+    monkeypatch.setattr(following, "LEFT_ALONE", 0.1)
 
 
 @pytest.fixture
@@ -277,7 +278,9 @@ def test_a_newer_fold_does_not_go_on_with_an_older_ones_build(database_url: str,
     assert said[0][:2] == ("loading", 0)
     with psycopg.connect(database_url) as connection:
         old_code = [build.id for build in versions.followed(connection)]
-    assert "usage_v1_g2" not in old_code  # it serves now, but only newer code may feed it
+    assert "usage_v1_g3" not in old_code  # it serves now, but only newer code may feed it
+    with pytest.raises(RebuildOutdated, match="fold 2, this is 1"):
+        rebuilt(database_url, "usage")
 
 
 def test_a_new_shape_is_filled_before_it_serves_and_leaves_the_old_one_alone(
