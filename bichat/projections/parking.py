@@ -20,6 +20,7 @@ from psycopg.rows import class_row
 
 from bichat.errors import BichatError, Unavailable, Unusable
 from bichat.events.envelope import Entry, Event
+from bichat.logs import described
 from bichat.projections.read_model import Build
 from bichat.projections.sql import statement
 
@@ -112,15 +113,10 @@ def blames_event(error: Exception) -> bool:
 
 
 def describe(error: Exception) -> str:
-    """An error without a person's text, which databases and Python quote when they refuse it."""
-    name = type(error).__name__
-    if isinstance(error, psycopg.DataError | psycopg.IntegrityError):
-        return f"{name} ({error.sqlstate})"
-    if isinstance(error, psycopg.Error):
-        return f"{name}: {error.diag.message_primary or 'no answer'}"
-    if isinstance(error, BichatError | OSError):
-        return f"{name}: {error}"
-    places = extract_tb(error.__traceback__)
+    """An error without a person's text, which Python quotes too: of its own errors, where they were raised."""
+    if isinstance(error, psycopg.Error | BichatError | OSError):
+        return described(error)
+    places, name = extract_tb(error.__traceback__), type(error).__name__
     return f"{name} in {Path(places[-1].filename).name}, line {places[-1].lineno}" if places else name
 
 
