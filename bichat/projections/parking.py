@@ -113,7 +113,7 @@ def blames_event(error: Exception) -> bool:
 
 
 def describe(error: Exception) -> str:
-    """An error without a person's text, which Python quotes too: of its own errors, where they were raised."""
+    """An error without a person's text: of Python's own, which quote what they met, where they were raised."""
     if isinstance(error, psycopg.Error | BichatError | OSError):
         return described(error)
     places, name = extract_tb(error.__traceback__), type(error).__name__
