@@ -113,7 +113,7 @@ def blames_event(error: Exception) -> bool:
 
 
 def describe(error: Exception) -> str:
-    """An error without a person's text: of Python's own, which quote what they met, where they were raised."""
+    """An error without a person's text; one of Python's, which quotes what it met, by where it was raised."""
     if isinstance(error, psycopg.Error | BichatError | OSError):
         return described(error)
     places, name = extract_tb(error.__traceback__), type(error).__name__
