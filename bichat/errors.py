@@ -215,11 +215,11 @@ class DatabaseUnreachable(Unusable):
 
 
 class DatabaseLost(Unusable):
-    """The database went away in the middle: {reason}. Try again once it is back."""
+    """The database did not do it: {reason}. Try again."""
 
 
 class Interrupted(Unusable):
-    """The {work} was interrupted; the same command goes on from there."""
+    """The {work} was interrupted; {then}."""
 
 
 class DatabaseUnsuitable(Unusable):
@@ -232,10 +232,6 @@ class DatabaseTooNew(Unusable):
 
 class ReadModelsMissing(Unusable):
     """The database has no {names}: run `bichat migrate` or, in use, `bichat projections rebuild`."""
-
-
-class ProcessDied(Unusable):
-    """A process of ours was killed, perhaps for want of memory: run the same again, with fewer --jobs."""
 
 
 class BuildStuck(Unusable):
@@ -255,7 +251,7 @@ class RebuildRuns(Unusable):
 
 
 class RebuildStopped(Unusable):
-    """The rebuild stopped: {reason}. {switched} was switched; the same command goes on from here."""
+    """The rebuild stopped: {reason}. {served}"""
 
 
 class RebuildDiffers(Unusable):
@@ -270,12 +266,16 @@ class NoWayBack(Unusable):
     """There is no other build of {name} to go back to."""
 
 
+class NotParked(Unusable):
+    """Dialogue {dialogue} is not parked in {name}."""
+
+
 class NotDroppable(Unusable):
     """{build} {reason}."""
 
 
 class SwitchTimedOut(Unusable):
-    """{build} was not switched to: {reason}. Nothing has changed; try again."""
+    """{build} was not switched to, because {reason}: try again."""
 
 
 class DatabaseTooOld(Unusable):

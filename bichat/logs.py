@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
@@ -151,7 +152,10 @@ def described(error: BaseException) -> str:
             # About the machine or the program; a ValueError or a KeyError quotes what it met.
             return f"{kind}: {str(error).partition(chr(10))[0]}"
     cause = error.__cause__ or error.__context__
-    return f"{kind}: {cause}" if isinstance(cause, OSError) else kind
+    if isinstance(cause, OSError):
+        return f"{kind}: {cause}"
+    raised = traceback.extract_tb(error.__traceback__)
+    return f"{kind} in {Path(raised[-1].filename).name}, line {raised[-1].lineno}" if raised else kind
 
 
 _OF_THE_SERVER = frozenset({"08", "25", "28", "3D", "40", "42", "53", "54", "55", "57", "58", "XX"})

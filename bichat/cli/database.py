@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bichat import config, embedded
 from bichat.errors import DatabaseLost, Interrupted
+from bichat.logs import described
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -28,20 +29,26 @@ def opened() -> Iterator[Database]:
 @contextmanager
 def connected(database: Database) -> Iterator[Connection[Any]]:
     """A connection in autocommit mode with the owner's rights; raises `DatabaseLost` when it breaks."""
-    import psycopg
-
     from bichat.events import schema
 
-    with schema.connect(database.url) as connection:
+    with schema.connect(database.url) as connection, watched():
         connection.prepare_threshold = None  # tables are made in blocks of several statements
-        try:
-            yield connection
-        except psycopg.OperationalError as error:
-            raise DatabaseLost(reason=error.diag.message_primary or "it does not answer") from error
+        yield connection
 
 
 @contextmanager
-def interruptible(work: str) -> Iterator[None]:
+def watched() -> Iterator[None]:
+    """Says in one line what a database could not do; raises `DatabaseLost`."""
+    import psycopg
+
+    try:
+        yield
+    except psycopg.Error as error:
+        raise DatabaseLost(reason=described(error).rstrip(".")) from error
+
+
+@contextmanager
+def interruptible(work: str, then: str) -> Iterator[None]:
     """Lets Ctrl-C and SIGTERM end long work in one line; raises `Interrupted`."""
 
     def stop(*_: object) -> None:
@@ -51,6 +58,6 @@ def interruptible(work: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise Interrupted(work=work) from None
+        raise Interrupted(work=work, then=then) from None
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -10,6 +10,7 @@ import click
 
 from bichat.cli import database
 from bichat.cli.output import Progress, as_json, table
+from bichat.errors import NotParked
 
 if TYPE_CHECKING:
     from bichat.projections.read_model import ReadModel
@@ -77,7 +78,11 @@ def rebuild(names: tuple[str, ...], everything: bool, jobs: int | None, with_par
 
     if bool(names) == everything:
         raise click.UsageError("Name one or several read models, or give --all.")
-    with database.opened() as db, database.interruptible("rebuild"), Progress() as progress:
+    with (
+        database.opened() as db,
+        database.interruptible("rebuild", "the same command goes on from there"),
+        Progress() as progress,
+    ):
         models = _models(names)
         done = work.rebuild(db, models, jobs=jobs or cores(), progress=progress, with_parked=with_parked)
     for one in done:
@@ -106,7 +111,7 @@ def verify(names: tuple[str, ...], sample: int | None, jobs: int | None, as_json
         builds = [build for model in _models(names) if (build := versions.serving(connection, model))]
         pool = Pool(db, jobs or cores())
         try:
-            with database.interruptible("verification"), Progress() as progress:
+            with database.interruptible("verification", "nothing of it is kept"), Progress() as progress:
                 reports = work.verify(db, builds, pool, progress, sample)
         finally:
             pool.close()
@@ -178,14 +183,17 @@ def retry(name: str, dialogue: UUID | None) -> None:
     from bichat.projections.processes import desk
 
     [model] = _models((name,))
-    still = 0
-    with database.opened() as db, desk(db) as here, database.interruptible("retry"):
+    still, found = 0, False
+    stopped = database.interruptible("retry", "what was applied stays")
+    with database.opened() as db, database.watched(), desk(db) as here, stopped:
         builds = [build for build in versions.followed(here.connection) if build.model.name == model.name]
         for build in builds:
             for one in parking.retry(here.connection, build, here.feed, dialogue):
-                still += one.parked is not None
+                still, found = still + (one.parked is not None), True
                 outcome = f"still parked: {one.parked.error}" if one.parked else "goes on"
                 click.echo(f"{build.id} {one.dialogue_id}: {one.events} events applied, {outcome}")
+    if dialogue and not found:
+        raise NotParked(dialogue=dialogue, name=name)
     sys.exit(1 if still else 0)
 
 

@@ -17,8 +17,8 @@ from bichat.events.recorder import COLUMNS, stored_row
 
 SLICE = 20_000
 """Events in a slice, about: enough to be worth a transaction, few enough to be done again."""
-_FETCHED = 256
-"""Rows read at once: with the longest messages they are some 40 MB."""
+_FETCHED, _BYTES = 256, 16_000_000
+"""Rows read at once, and about how long they may be together."""
 _FIRST, _END = UUID(int=0), UUID(int=2**128 - 1)
 
 
@@ -95,8 +95,11 @@ def read(connection: Connection[Any], feed: Feed, slice_: Slice, fence: int) -> 
     """
     with connection.cursor("slice", binary=True, row_factory=tuple_row) as cursor:
         cursor.execute(_READ.encode(), {**slice_.range, "fence": fence})
-        while rows := cursor.fetchmany(_FETCHED):
+        few = _FETCHED
+        while rows := cursor.fetchmany(few):
             stored = [stored_row(columns) for columns in rows]
+            longest = max(len(row.state) for row in stored)
+            few = min(_FETCHED, 1 + _BYTES // longest)
             while stored:
                 entries = feed.open(stored)
                 stored = stored[len(entries) :]

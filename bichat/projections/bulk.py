@@ -11,7 +11,7 @@ from bichat.errors import BuildStuck
 from bichat.events import slices
 from bichat.events.slices import Slice
 from bichat.projections import parking, sql, versions
-from bichat.projections.load import Loader, Target
+from bichat.projections.load import Target, fill
 from bichat.projections.processes import Desk
 from bichat.projections.read_model import Build
 from bichat.projections.sql import statement
@@ -28,8 +28,10 @@ class LoadSlice(Struct, frozen=True):
         """All in one transaction, with the mark that it is done."""
         connection = here.connection
         with connection.transaction():
-            loader = Loader(connection, [Target(build=build, upto=self.fence) for build in self.builds])
-            loader.load(slices.read(connection, here.feed, self.slice, self.fence))
+            targets = [Target(build=build, upto=self.fence) for build in self.builds]
+            loader = fill(
+                connection, targets, lambda: slices.read(connection, here.feed, self.slice, self.fence)
+            )
             for (t, n), rows in loader.sums().items():
                 sql.copy(connection, self.builds[t].tables[n], rows)
             for t, parked in loader.parked:
@@ -39,10 +41,7 @@ class LoadSlice(Struct, frozen=True):
         return loader.events
 
     def _mark(self, connection: Connection[Any], build: Build, events: int) -> None:
-        name, shape, number = build.key
-        values = {
-            "name": name, "shape": shape, "build": number, "slice": self.slice.number, "events": events,
-        }  # fmt: skip
+        values = {**build.names, "slice": self.slice.number, "events": events}
         if connection.execute(statement("rebuild", "loaded"), values).rowcount != 1:
             # A process of an earlier run, which was killed, was still at it.
             raise BuildStuck(build=build.id, reason=f"has slice {self.slice.number} from an earlier run")
@@ -64,4 +63,4 @@ class IndexBuild(Struct, frozen=True):
             versions.guard(connection, build)
             connection.execute(statement("rebuild", "follow"), build.key)
         for table in build.tables:
-            connection.execute(sql.blocks("rebuild")["analyze"].format(table=table).encode())
+            connection.execute(sql.filled("rebuild", "analyze", table=table))

@@ -66,7 +66,7 @@ def catch_up(
 
 
 def _standing(connection: Connection[Any], build: Build) -> tuple[bool, int, int, str]:
-    row = connection.execute(statement("rebuild", "standing"), build.key).fetchone()
+    row = connection.execute(statement("rebuild", "standing"), build.names | {"id": build.id}).fetchone()
     if row is None:
         raise BuildStuck(build=build.id, reason="was dropped")
     running, position, head, error = row

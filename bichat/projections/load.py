@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, groupby
 from typing import Any
 from uuid import UUID
@@ -10,13 +10,17 @@ from uuid import UUID
 from msgspec import Struct
 from psycopg import Connection
 
+from bichat.events.dialogue import MessageAdded
 from bichat.events.envelope import Entry, Event, Unreadable
+from bichat.logs import described
 from bichat.projections import parking, sql
 from bichat.projections.parking import Parked
-from bichat.projections.read_model import Build, Piece, Row, Table
+from bichat.projections.read_model import Build, Piece, Row
 
 PIECE = 2000
 """Events of one dialogue that are folded at once, and events folded before their rows are copied."""
+CHARACTERS = 8000
+"""A message weighs as much as one more event for each so many: memory is bounded, whatever people write."""
 
 
 class Target(Struct, frozen=True, kw_only=True):
@@ -47,18 +51,34 @@ class Loader:
         """What a target could not digest."""
         self.events = 0
 
-    def load(self, entries: Iterable[list[Entry]]) -> None:
+    def load(self, entries: Iterable[Entry]) -> None:
         """Folds and copies events that come dialogue by dialogue."""
         waiting = 0
-        for piece, broken in pieces(chain.from_iterable(entries)):
+        for piece, broken in pieces(entries):
             for t, _ in enumerate(self._targets):
                 self._add(t, piece, broken)
             self.events += len(piece.events)
-            waiting += len(piece.events)
+            waiting += sum(map(weight, piece.events))
             if waiting >= PIECE:
                 self._copy()
                 waiting = 0
         self._copy()
+
+    def load_carefully(self, entries: Iterable[Entry]) -> None:
+        """The same, dialogue by dialogue: one that the database refuses is parked at its first event."""
+        for _, whole in groupby(pieces(entries), key=lambda both: both[0].dialogue_id):
+            parts = list(whole)
+            self.events += sum(len(piece.events) for piece, _ in parts)
+            for t, _ in enumerate(self._targets):
+                try:
+                    with self._connection.transaction():
+                        for part in parts:
+                            self._add(t, *part)
+                        self._copy()
+                except Exception as error:
+                    if not parking.blames_event(error):
+                        raise
+                    self._forget(t, parking.at(parts[0][0].events[0], described(error)))
 
     def sums(self) -> dict[tuple[int, int], list[dict[str, Any]]]:
         """What the dialogues add to rows that they share with others, by target and number of the table."""
@@ -79,32 +99,67 @@ class Loader:
             self.parked.append((t, culprit))
             self._ended[t] = dialogue_id
         for row in rows:
-            table = target.build.model.tables[row.table]
-            if table.dialogue:
-                self._rows[t, row.table].append(row.values)
-            else:
-                self._sum(t, row, table)
-
-    def _sum(self, t: int, row: Row, table: Table) -> None:
-        key = tuple(row.values[column] for column in table.key)
-        sums = self._sums.setdefault((t, row.table), {})
-        sofar = sums.get(key)
-        sums[key] = row.values if sofar is None else {
-            column: value if column in table.key else value + sofar[column]
-            for column, value in row.values.items()
-        }  # fmt: skip
+            self._rows[t, row.table].append(row.values)
 
     def _copy(self) -> None:
         for (t, n), rows in self._rows.items():
-            sql.copy(self._connection, self._targets[t].build.tables[n], rows)
+            build = self._targets[t].build
+            if build.model.tables[n].dialogue:
+                sql.copy(self._connection, build.tables[n], rows)
+        for (t, n), rows in self._rows.items():
+            table = self._targets[t].build.model.tables[n]
+            if not table.dialogue:
+                self._sum(t, n, table.key, rows)
             rows.clear()
+
+    def _sum(self, t: int, n: int, key: tuple[str, ...], rows: Iterable[dict[str, Any]]) -> None:
+        sums = self._sums.setdefault((t, n), {})
+        for row in rows:
+            place = tuple(row[column] for column in key)
+            sofar = sums.get(place)
+            sums[place] = row if sofar is None else {
+                column: value if column in key else value + sofar[column] for column, value in row.items()
+            }  # fmt: skip
+
+    def _forget(self, t: int, refused: Parked) -> None:
+        """What is not copied of a dialogue that a target refuses."""
+        for (of, _), rows in self._rows.items():
+            if of == t:
+                rows.clear()
+        self.parked = [
+            (of, one) for of, one in self.parked if (of, one.dialogue_id) != (t, refused.dialogue_id)
+        ]
+        self.parked.append((t, refused))
+
+
+def fill(
+    connection: Connection[Any], targets: Sequence[Target], entries: Callable[[], Iterable[list[Entry]]]
+) -> Loader:
+    """A loader that has loaded `entries`, which it may ask for a second time, to find who is to blame."""
+    try:
+        with connection.transaction():
+            loader = Loader(connection, targets)
+            loader.load(chain.from_iterable(entries()))
+            return loader
+    except Exception as error:
+        if not parking.blames_event(error):
+            raise
+    loader = Loader(connection, targets)
+    loader.load_carefully(chain.from_iterable(entries()))
+    return loader
+
+
+def weight(event: Event) -> int:
+    """How much of a piece an event takes."""
+    fact = event.fact
+    return 1 + len(fact.content or "") // CHARACTERS if isinstance(fact, MessageAdded) else 1
 
 
 def pieces(entries: Iterable[Entry]) -> Iterator[tuple[Piece, Parked | None]]:
     """Dialogues in pieces; with the last one of a dialogue, what kept its history from being read on."""
     for dialogue_id, history in groupby(entries, lambda entry: entry.stream_id):
         held: list[Event] = []
-        before, broken = None, None
+        before, broken, weighs = None, None, 0
         for version, entry in enumerate(history, 1):
             if isinstance(entry, Unreadable):
                 broken = parking.at(entry, entry.error)
@@ -112,10 +167,11 @@ def pieces(entries: Iterable[Entry]) -> Iterator[tuple[Piece, Parked | None]]:
             if entry.version != version:
                 broken = parking.at(entry, f"the log has version {entry.version} where {version} was to come")
                 break
-            if len(held) == PIECE:
-                before, held = Piece(dialogue_id, held, before, last=False), []
+            if weighs >= PIECE:
+                before, held, weighs = Piece(dialogue_id, held, before, last=False), [], 0
                 yield before, None
             held.append(entry)
+            weighs += weight(entry)
         yield Piece(dialogue_id, held, before), broken
 
 
@@ -126,10 +182,10 @@ def digest(build: Build, piece: Piece) -> tuple[list[Row], Parked | None]:
     try:
         return list(build.model.rows(piece)), None
     except Exception as error:
-        return _prefix(build, piece, error)
+        return _prefix(build, piece, described(error))
 
 
-def _prefix(build: Build, piece: Piece, error: Exception) -> tuple[list[Row], Parked]:
+def _prefix(build: Build, piece: Piece, error: str) -> tuple[list[Row], Parked]:
     """Of events that are folded in order, the longest run from the start that goes well."""
     good, bad = 0, len(piece.events)
     rows: list[Row] = []
@@ -141,5 +197,6 @@ def _prefix(build: Build, piece: Piece, error: Exception) -> tuple[list[Row], Pa
             rows = list(build.model.rows(Piece(piece.dialogue_id, piece.events[:middle], piece.before)))
             good = middle
         except Exception as nearer:
-            error, bad = nearer, middle
-    return rows, parking.at(piece.events[bad - 1], parking.describe(error))
+            # Not the error itself: with its frames it would hold the piece, and nobody looks for such rings.
+            error, bad = described(nearer), middle
+    return rows, parking.at(piece.events[bad - 1], error)

@@ -7,8 +7,6 @@ came of it, or when the projector died of it (`crashes`). Whatever else goes wro
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from pathlib import Path
-from traceback import extract_tb
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
@@ -18,7 +16,7 @@ from msgspec.structs import replace
 from psycopg import Connection
 from psycopg.rows import class_row
 
-from bichat.errors import BichatError, Unavailable, Unusable
+from bichat.errors import Unavailable, Unusable
 from bichat.events.envelope import Entry, Event
 from bichat.logs import described
 from bichat.projections.read_model import Build
@@ -89,7 +87,7 @@ def one_by_one(build: Build, connection: Connection[Any], batch: Batch) -> Batch
             continue
         for event in events:
             if error := _tried(build, connection, [event]):
-                parked[event.stream_id] = at(event, describe(error))
+                parked[event.stream_id] = at(event, described(error))
                 break
             digested.append(event)
     return Batch(digested, list(parked.values()))
@@ -110,14 +108,6 @@ def _tried(build: Build, connection: Connection[Any], events: Sequence[Event]) -
 def blames_event(error: Exception) -> bool:
     """Whether one of the events is at fault, and not the database, the disk or the machine."""
     return isinstance(error, _REFUSED) or not isinstance(error, _TROUBLE)
-
-
-def describe(error: Exception) -> str:
-    """An error without a person's text; one of Python's, which quotes what it met, by where it was raised."""
-    if isinstance(error, psycopg.Error | BichatError | OSError):
-        return described(error)
-    places, name = extract_tb(error.__traceback__), type(error).__name__
-    return f"{name} in {Path(places[-1].filename).name}, line {places[-1].lineno}" if places else name
 
 
 def waiting(

@@ -17,10 +17,10 @@ import psycopg
 from msgspec import Struct
 from psycopg import Connection
 
-from bichat.errors import ProcessDied, ProcessFailed
+from bichat.errors import ProcessFailed
 from bichat.events.feed import Feed
 from bichat.events.keys import KeyStore
-from bichat.projections.parking import describe
+from bichat.logs import described
 from bichat.projections.runner import connect
 
 T = TypeVar("T")
@@ -70,7 +70,7 @@ class Pool:
         self._processes: ProcessPoolExecutor | None = None
 
     def each(self, tasks: Sequence[Task[T]]) -> Iterator[T]:
-        """The results as they come. Raises the first error of a task, `ProcessDied` when there was no end."""
+        """The results as they come; raises a task's first error, or `ProcessFailed` if its process was killed."""
         if self._jobs == 1 or (len(tasks) <= 1 and not self._processes):
             with desk(self._database) as here:
                 for task in tasks:
@@ -89,7 +89,7 @@ class Pool:
                 for future in done:
                     yield future.result()
         except BrokenProcessPool:
-            raise ProcessDied from None
+            raise ProcessFailed(reason="a process was killed, perhaps for want of memory") from None
 
     def close(self) -> None:
         """Ends the processes, whatever they do: it is undone, or done again."""
@@ -127,4 +127,4 @@ def _do(task: Task[T]) -> T:
     try:
         return task(_desk[0])
     except psycopg.Error as error:  # what it has to say gets lost on its way to another process
-        raise ProcessFailed(reason=describe(error)) from error
+        raise ProcessFailed(reason=described(error)) from error

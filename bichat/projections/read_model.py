@@ -29,7 +29,7 @@ from bichat.events.transcript import Dialogue, transcribe
 from bichat.projections import sql
 
 PAGE = 50
-"""Messages in one page of a transcript."""
+"""Messages in one page of a transcript; the SQL knows it too."""
 
 
 class Table(Struct, frozen=True):
@@ -157,6 +157,11 @@ class Build(Struct, frozen=True):
     def key(self) -> tuple[str, int, int]:
         """What its checkpoint is found by."""
         return self.model.name, self.model.shape, self.number
+
+    @property
+    def names(self) -> dict[str, Any]:
+        """The same for statements with named values."""
+        return {"name": self.model.name, "shape": self.model.shape, "build": self.number}
 
     def sql(self, block: str) -> bytes:
         """A statement on the tables of this build."""

@@ -7,7 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 from uuid import UUID
 
@@ -23,9 +23,11 @@ from bichat.errors import (
     RebuildParks,
     RebuildRuns,
     RebuildStopped,
+    SwitchTimedOut,
 )
 from bichat.events import slices
-from bichat.projections import following, parking, reports, versions
+from bichat.logs import described
+from bichat.projections import following, reports, versions
 from bichat.projections.bulk import IndexBuild, LoadSlice
 from bichat.projections.processes import Database, Desk, Pool, desk
 from bichat.projections.read_model import Build, ReadModel
@@ -66,37 +68,33 @@ def rebuild(
 
     May be interrupted at any moment: what serves is never touched before the switch, and each finished
     slice is kept. Raises `RebuildRuns`, `RebuildDiffers`, `RebuildParks` (but not `with_parked`),
-    `SwitchTimedOut`, and `RebuildStopped` when the database goes away or its disk is full.
+    and `RebuildStopped` when the database goes away, its disk is full, or readers do not let it switch.
     """
     done: list[Rebuilt] = []
     try:
-        with ExitStack() as stack:
-            here = stack.enter_context(desk(database))
-            pool = Pool(database, jobs)
-            stack.callback(pool.close)
+        with desk(database) as here, closing(Pool(database, jobs)) as pool:
             for model in models:
-                stack.enter_context(_claimed(here.connection, model))
+                _claim(here.connection, model)
             for one in _Rebuild(database, here, pool, progress).run(models, with_parked):
                 done.append(one)
-    except (psycopg.OperationalError, ProcessFailed, BuildStuck) as error:
-        reason = parking.describe(error) if isinstance(error, psycopg.Error) else str(error)
-        switched = ", ".join(one.build.id for one in done) or "Nothing"
-        raise RebuildStopped(reason=reason, switched=switched) from error
+    except (psycopg.Error, ProcessFailed, BuildStuck, SwitchTimedOut) as error:
+        raise RebuildStopped(reason=described(error).rstrip("."), served=_served(done)) from error
     return done
 
 
-@contextmanager
-def _claimed(connection: Connection[Any], model: ReadModel) -> Iterator[None]:
-    """One rebuild of a read model at a time, wherever it runs; the lock dies with its connection."""
+def _served(done: Sequence[Rebuilt]) -> str:
+    if not done:
+        return "Nothing was switched; the same command goes on from here."
+    names = ", ".join(one.build.id for one in done)
+    return f"{names} serve already; go on with the others, by name."
+
+
+def _claim(connection: Connection[Any], model: ReadModel) -> None:
+    """One rebuild of a read model at a time, wherever it runs; the lock goes with its connection."""
     if connection.execute(statement("rebuild", "claim"), (model.name,)).fetchone() != (True,):
         row = connection.execute(statement("rebuild", "unfinished"), (model.name, model.shape)).fetchone()
         number, phase, *_, runner, since = row or (0, "beginning", "another process", "just now")
         raise RebuildRuns(build=Build(model, number).id, phase=phase, runner=runner, since=since)
-    try:
-        yield
-    finally:
-        if not connection.closed:
-            connection.execute(statement("rebuild", "release"), (model.name,))
 
 
 class _Rebuild:
@@ -107,6 +105,7 @@ class _Rebuild:
         self._seconds: dict[str, float] = {}
 
     def run(self, models: Sequence[ReadModel], with_parked: bool) -> Iterator[Rebuilt]:
+        """The steps, each from where the last run left it; yields what serves, as it does."""
         begun = [self._begin(model) for model in models]
         builds = [one.build for one in begun]
         with self._timed("loading"):
@@ -219,7 +218,7 @@ class _Rebuild:
 
     def _refuse_parked(self, builds: Sequence[Build]) -> None:
         for build in builds:
-            row = self._connection.execute(statement("rebuild", "parks_more"), _named(build)).fetchone()
+            row = self._connection.execute(statement("rebuild", "parks_more"), build.names).fetchone()
             if row and row[0]:
                 reason = f"{row[0]} dialogues are parked that can be read today"
                 self._connection.execute(statement("rebuild", "refuse"), (reason, *build.key))
@@ -228,7 +227,6 @@ class _Rebuild:
     def _switch(self, build: Build, report: Report) -> Rebuilt:
         before = versions.serving(self._connection, build.model)
         pause = versions.switch(self._connection, build)
-        self._mark(build, "done")
         self._drop_older(build.model, before)
         return Rebuilt(build=build, report=report, pause=pause, seconds=dict(self._seconds))
 
@@ -239,8 +237,4 @@ class _Rebuild:
                 try:
                     versions.drop(self._connection, old.key)
                 except psycopg.Error as error:
-                    log.warning("%s was not dropped: %s", old.id, parking.describe(error))
-
-
-def _named(build: Build) -> dict[str, Any]:
-    return {"name": build.model.name, "shape": build.model.shape, "build": build.number}
+                    log.warning("%s was not dropped: %s", old.id, described(error))

@@ -3,9 +3,6 @@
 -- name: claim
 select pg_try_advisory_lock(hashtextextended('bichat.rebuild.' || %s, 0));
 
--- name: release
-select pg_advisory_unlock(hashtextextended('bichat.rebuild.' || %s, 0));
-
 -- name: unfinished
 select b.build, b.phase, c.fold, b.fence, b.bounds, b.loaded, b.events, b.runner, b.started_at::text
 from bichat.builds b join bichat.checkpoints c using (name, shape, build)
@@ -46,8 +43,10 @@ set position = done.fence, state = 'live', error = '', updated_at = clock_timest
 from done where (c.name, c.shape, c.build) = (done.name, done.shape, done.build);
 
 -- name: unfollow
-update bichat.checkpoints set state = 'building', updated_at = clock_timestamp()
-where (name, shape, build) = (%s, %s, %s);
+-- But never what is being read.
+update bichat.checkpoints c set state = 'building', updated_at = clock_timestamp()
+where (name, shape, build) = (%s, %s, %s) and not exists (
+    select from bichat.serving s where (s.name, s.shape, s.build) = (c.name, c.shape, c.build));
 
 -- name: refuse
 -- Not to be gone on with until somebody says so.
@@ -55,8 +54,8 @@ update bichat.builds set phase = 'following', by_ops = false, error = %s, update
 where (name, shape, build) = (%s, %s, %s);
 
 -- name: standing
-select running, position, head, error from bichat.projections()
-where (name, shape, build) = (%s, %s, %s);
+select bichat.held('bichat.' || %(id)s), position, bichat.head(), error from bichat.checkpoints
+where (name, shape, build) = (%(name)s, %(shape)s, %(build)s);
 
 -- name: parks_more
 select count(*) from bichat.parked new

@@ -169,7 +169,7 @@ where r.message_id is null or r.status <> 'running' or r.cancel_requested;
 -- For operators, who see the installation and nobody's rows.
 create or replace function bichat.replies_vN_queue()
 returns table (status text, questions bigint, oldest timestamptz)
-language sql stable security definer set search_path = pg_catalog
+language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$ select r.status, count(*), min(r.asked_at) from bichat.replies_vN r group by r.status $$;
 revoke all on function bichat.replies_vN_queue() from public;
 grant execute on function bichat.replies_vN_queue() to bichat_reader;

@@ -36,5 +36,5 @@ async def request(connection: AsyncConnection[Any], model: ReadModel) -> Request
 
 def waiting(connection: Connection[Any]) -> list[str]:
     """The read models to rebuild that nobody is rebuilding, in the shapes of this code, oldest first."""
-    shapes = [model.name for model in MODELS], [model.shape for model in MODELS]
-    return [name for (name,) in connection.execute(statement("requested", "waiting"), shapes)]
+    known = [m.name for m in MODELS], [m.shape for m in MODELS], [m.fold for m in MODELS]
+    return [name for (name,) in connection.execute(statement("requested", "waiting"), known)]

@@ -7,13 +7,10 @@ set transaction read write;
 select * from bichat.request_rebuild(%s, %s, %s, %s);
 
 -- name: waiting
+-- Of newer code's builds this code keeps away. Whoever rebuilds holds the lock.
 select b.name from bichat.builds b
-join unnest(%s::text[], %s::int[]) as known(name, shape) using (name, shape)
+join bichat.checkpoints c using (name, shape, build)
+join unnest(%s::text[], %s::int[], %s::int[]) as known(name, shape, fold) using (name, shape)
 where b.by_ops and b.phase in ('requested', 'loading', 'indexing', 'following', 'verifying')
-  and not exists (
-    -- Whoever rebuilds holds this lock; looked for and not tried, so that nobody finds it taken by us.
-    select from pg_locks l
-    where l.locktype = 'advisory' and l.objsubid = 1 and l.granted
-      and l.database = (select oid from pg_database where datname = current_database())
-      and l.classid::bigint << 32 | l.objid::bigint = hashtextextended('bichat.rebuild.' || b.name, 0))
+  and c.fold <= known.fold and not bichat.held('bichat.rebuild.' || b.name)
 order by b.started_at, b.name;

@@ -13,9 +13,9 @@ import psycopg
 from bichat import metrics
 from bichat.errors import EventTooNew, Unavailable
 from bichat.events.envelope import Entry, Event
+from bichat.logs import described
 from bichat.projections import parking
 from bichat.projections.crashes import Crashes
-from bichat.projections.parking import describe
 from bichat.projections.rate import Rate
 from bichat.projections.read_model import Build
 from bichat.projections.sql import statement
@@ -109,7 +109,7 @@ class Runner:
                 position = self._digest(connection, position, entries)
             except Exception as error:
                 if not isinstance(error, Unavailable) and not connection.closed:
-                    connection.execute(statement("runner", "stopped"), (describe(error), *self.build.key))
+                    connection.execute(statement("runner", "stopped"), (described(error), *self.build.key))
                 raise
             if doubtful:
                 doubtful = False
@@ -167,7 +167,7 @@ class Runner:
         return batch.events if serves else ()
 
     def _pause(self, message: str, error: Exception) -> None:
-        trouble = message % (self.build.id, describe(error))
+        trouble = message % (self.build.id, described(error))
         log.log(logging.DEBUG if trouble == self._trouble else logging.ERROR, trouble)
         self._trouble = trouble
         self._wait = min(max(self._wait * 2, 0.05), _LONGEST_WAIT)

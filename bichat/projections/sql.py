@@ -38,6 +38,11 @@ def statement(file: str, block: str) -> bytes:
     return blocks(file)[block].encode()
 
 
+def filled(file: str, block: str, **names: str) -> bytes:
+    """A block with names of ours filled in: of tables, columns, keys."""
+    return blocks(file)[block].format(**names).encode()
+
+
 def find(connection: Connection[Any], query: bytes, *keys: list[Any]) -> list[tuple[Any, ...]]:
     """The rows that `query` finds for arrays of keys; without keys it is not asked."""
     if not keys[0]:

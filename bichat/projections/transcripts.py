@@ -26,7 +26,6 @@ from bichat.projections.read_model import (
     known_before,
 )
 
-"""Messages in one row; the SQL knows it too."""
 PIECE = 4
 """Pages that `changes` reads at once."""
 

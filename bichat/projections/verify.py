@@ -17,15 +17,19 @@ from bichat import __version__
 from bichat.events import schema, slices
 from bichat.events.slices import Slice
 from bichat.projections import sql
-from bichat.projections.load import Loader, Target
+from bichat.projections.load import Target, fill
 from bichat.projections.parking import Parked
 from bichat.projections.processes import Database, Desk, Pool, desk
 from bichat.projections.read_model import Build, Table
 from bichat.projections.reports import Compared, Difference, Report
-from bichat.projections.sql import blocks, statement
+from bichat.projections.sql import filled, statement
 
 Progress = Callable[[str, int, int], None]
 """Told what is done, how many events of it, and of how many."""
+
+
+SHOWN = 20
+"""Differences of a build that are told."""
 
 
 class Checked(Struct, frozen=True):
@@ -53,9 +57,8 @@ class CheckSlice(Struct, frozen=True):
             beside = [replace(t, build=replace(t.build, schema="pg_temp")) for t in self.targets]
             for target in beside:
                 connection.execute(target.build.sql("tables"))
-            loader = Loader(connection, beside)
             fence = max(target.upto for target in self.targets)
-            loader.load(slices.read(connection, here.feed, self.slice, fence))
+            loader = fill(connection, beside, lambda: slices.read(connection, here.feed, self.slice, fence))
             found = {
                 (t, n): compare(connection, target.build, n, self.slice)
                 for t, target in enumerate(self.targets)
@@ -71,7 +74,7 @@ def snapshot(connection: Connection[Any], of: str | None = None) -> Iterator[Non
     with connection.transaction(force_rollback=True):
         connection.execute(statement("verify", "repeatable"))
         if of:
-            connection.execute(f"set transaction snapshot '{of}'".encode())
+            connection.execute(f"set transaction snapshot '{of}'")
         yield
 
 
@@ -81,10 +84,10 @@ def compare(
     """One table of a build beside the temporary one of its name: both digests, and the first differences."""
     table, name = build.model.tables[number], build.tables[number]
     beside = replace(build, schema="pg_temp").tables[number]
-    where = _filled("within", column=table.dialogue) if slice_ and table.dialogue else ""
+    where = filled("verify", "within", column=table.dialogue).decode() if slice_ and table.dialogue else ""
     values = slice_.range if slice_ else {}
-    expected = connection.execute(_filled("digest", table=beside, where="").encode()).fetchone()
-    found = connection.execute(_filled("digest", table=name, where=where).encode(), values).fetchone()
+    expected = connection.execute(filled("verify", "digest", table=beside, where="")).fetchone()
+    found = connection.execute(filled("verify", "digest", table=name, where=where), values).fetchone()
     assert expected is not None  # noqa: S101 - aggregates have a row
     assert found is not None  # noqa: S101
     both = Compared(
@@ -93,9 +96,11 @@ def compare(
     if found == expected:
         return both, []
     names = {"expected": beside, "table": name, "where": where, "key": ", ".join(table.key)}
-    count = connection.execute(_filled("count_different", **names).encode(), values).fetchone()
-    rows = connection.execute(_filled("different", **names).encode(), values).fetchall()
-    return replace(both, different=count[0] if count else 1), [_difference(table, row) for row in rows]
+    count = connection.execute(filled("verify", "count_different", **names), values).fetchone()
+    rows = connection.execute(filled("verify", "different", **names), values).fetchall()
+    return replace(both, different=max(1, count[0] if count else 0)), [
+        _difference(table, row) for row in rows
+    ]
 
 
 def _difference(table: Table, row: Sequence[Any]) -> Difference:
@@ -133,6 +138,7 @@ class _Verification:
         self._events = 0
 
     def run(self, pool: Pool, progress: Progress, began: float) -> list[Report]:
+        """The reports on the builds, in their order."""
         connection = self._here.connection
         shared = connection.execute(statement("verify", "export")).fetchone()
         assert shared  # noqa: S101 - a function has a value
@@ -162,9 +168,10 @@ class _Verification:
         self._events += checked.events
         for place, (compared, differences) in checked.tables.items():
             self._tables.setdefault(place, []).append((checked.number, compared))
-            self._differences[place[0]] += differences
+            self._differences[place[0]] = (self._differences[place[0]] + differences)[:SHOWN]
         for t, parked in checked.undigestible:
-            self._undigestible[t].append(parked)
+            if len(self._undigestible[t]) < SHOWN:
+                self._undigestible[t].append(parked)
         for (t, n), rows in checked.sums.items():
             sql.copy(self._here.connection, replace(self._builds[t], schema="pg_temp").tables[n], rows)
 
@@ -191,8 +198,8 @@ class _Verification:
             sample=self._sample,
             tables={name: sum((c for _, c in found), Compared()) for name, found in tables.items()},
             slices={name: [f"{c.digest:016x}" for _, c in found] for name, found in tables.items()},
-            differences=self._differences[t][:20],
-            undigestible=self._undigestible[t][:20],
+            differences=self._differences[t][:SHOWN],
+            undigestible=self._undigestible[t][:SHOWN],
             seconds=round(time.perf_counter() - began, 3),
             code=__version__,
             schema=self._schema,
@@ -204,7 +211,3 @@ def _target(connection: Connection[Any], build: Build) -> Target:
     row = connection.execute(statement("verify", "position"), build.key).fetchone()
     parked: dict[UUID, int] = dict(connection.execute(statement("verify", "parked"), build.key).fetchall())
     return Target(build=build, upto=row[0] if row else 0, parked=parked)
-
-
-def _filled(block: str, **names: str) -> str:
-    return blocks("verify")[block].format(**names)

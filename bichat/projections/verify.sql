@@ -1,7 +1,9 @@
 -- Comparing a build with what the log comes to, in one snapshot.
 
 -- name: repeatable
+-- It stays idle while processes work on what it shows.
 set transaction isolation level repeatable read;
+set local idle_in_transaction_session_timeout = 0;
 
 -- name: export
 select pg_export_snapshot();

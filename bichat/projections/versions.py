@@ -9,12 +9,13 @@ from typing import Any
 from psycopg import Connection
 from psycopg.errors import DeadlockDetected, LockNotAvailable, UndefinedTable
 
-from bichat.errors import NotDroppable, ReadModelsMissing, SwitchTimedOut
+from bichat.errors import BuildStuck, NotDroppable, ReadModelsMissing, SwitchTimedOut
 from bichat.projections import dialogues, replies, transcripts, usage
 from bichat.projections.read_model import Build, ReadModel
-from bichat.projections.sql import blocks, statement
+from bichat.projections.sql import filled, statement
 
 MODELS: tuple[ReadModel, ...] = (transcripts.MODEL, replies.MODEL, dialogues.MODEL, usage.MODEL)
+_FIRST_WAIT = 0.02
 PATIENCE = 30.0
 """Seconds that a switch is tried again for, when readers or events are in its way."""
 
@@ -80,52 +81,57 @@ def create(connection: Connection[Any], build: Build, state: str) -> None:
 def guard(connection: Connection[Any], build: Build) -> None:
     """Hides the tables' rows from readers of other tenants."""
     for table in build.tables:
-        connection.execute(_filled("guard", table=table))
+        connection.execute(filled("versions", "guard", table=table))
 
 
 def show(connection: Connection[Any], build: Build) -> None:
-    """Lets the views show this build, which has the shape of the one they showed."""
+    """Lets the views show this build, which has the shape of the one they showed; it is done then."""
     for view, table in zip(build.model.views, build.tables, strict=True):
-        connection.execute(_filled("show", view=view, table=table))
+        connection.execute(filled("versions", "show", view=view, table=table))
     if build.model.has("functions"):
         connection.execute(build.model.sql("functions"))
     connection.execute(statement("versions", "serve"), build.key)
+    connection.execute(statement("versions", "done"), build.key)
 
 
 def switch(connection: Connection[Any], build: Build) -> float:
     """Lets a build serve that is as far as the one that does; returns for how many seconds readers waited.
 
     One short transaction that gives way to readers who are in the middle of something, and is tried
-    again for 30 s. Raises `SwitchTimedOut`; then everything is as before.
+    again for 30 s. Raises `SwitchTimedOut`; then what serves is as before.
     """
-    reason, wait = "it was not tried", 0.02
-    deadline = time.monotonic() + PATIENCE
+    wait, waited, deadline = _FIRST_WAIT, 0.0, time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
+        began = None
         try:
             with connection.transaction():
-                connection.execute(statement("versions", "hurry"))
-                now = serving(connection, build.model)
-                if _caught_up(connection, build, now):
+                if _caught_up(connection, build):
                     began = time.perf_counter()
+                    connection.execute(statement("versions", "hurry"))
                     show(connection, build)
-                    reason = ""
-            if not reason:
-                return time.perf_counter() - began
-            reason, wait = "it does not catch up with the build that serves", 0.02
+            if began:
+                return waited + time.perf_counter() - began
+            reason, wait = "it does not catch up with the build that serves", _FIRST_WAIT
         except (LockNotAvailable, DeadlockDetected):
-            reason = "readers do not let go of the views"
+            reason = "readers hold its views" if began else "a runner or a retry holds its checkpoint"
+            waited += time.perf_counter() - began if began else 0.0
         time.sleep(wait)
         wait = min(2 * wait, 1.0)
     raise SwitchTimedOut(build=build.id, reason=reason)
 
 
-def _caught_up(connection: Connection[Any], build: Build, now: Build | None) -> bool:
-    """Whether nobody who has seen something will miss it; from here on both checkpoints stand still."""
-    rows = connection.execute(
-        statement("versions", "stop"),
-        (build.model.name, build.model.shape, [build.number, now and now.number]),
-    ).fetchall()
-    at = dict(rows)
+def _caught_up(connection: Connection[Any], build: Build) -> bool:
+    """Whether nobody who has seen something will miss it; from here on both checkpoints stand still.
+
+    Raises `BuildStuck` when the build was dropped.
+    """
+    connection.execute(statement("versions", "patience"))
+    connection.execute(statement("versions", "lock"))  # what serves is changed by one at a time
+    now = serving(connection, build.model)
+    both = [build.number, now.number if now else 0]
+    at = dict(connection.execute(statement("versions", "stop"), (*build.key[:2], both)).fetchall())
+    if build.number not in at:
+        raise BuildStuck(build=build.id, reason="was dropped")
     return now is None or at[build.number] >= at.get(now.number, 0)
 
 
@@ -145,7 +151,7 @@ def drop(connection: Connection[Any], key: tuple[str, int, int], *, serves: bool
             connection.execute(statement("versions", "forget_serving"), key)
         pattern = rf"^{name}(_[a-z]+)?_v{shape}_g{number}$"
         for (table,) in connection.execute(statement("versions", "tables"), (pattern,)).fetchall():
-            connection.execute(_filled("drop_all" if serves else "drop", table=table))
+            connection.execute(filled("versions", "drop_all" if serves else "drop", table=table))
 
 
 def drop_named(connection: Connection[Any], name: str) -> None:
@@ -162,7 +168,3 @@ def drop_named(connection: Connection[Any], name: str) -> None:
     if serves and (known or others):
         raise NotDroppable(build=name, reason="serves")
     drop(connection, key, serves=serves)
-
-
-def _filled(block: str, **names: str) -> bytes:
-    return blocks("versions")[block].format(**names).encode()

@@ -20,6 +20,10 @@ grant select on {view} to bichat_reader;
 insert into bichat.serving (name, shape, build) values (%s, %s, %s)
 on conflict (name, shape) do update set build = excluded.build;
 
+-- name: done
+update bichat.builds set phase = 'done', by_ops = false, error = '', updated_at = clock_timestamp()
+where (name, shape, build) = (%s, %s, %s);
+
 -- name: begin
 insert into bichat.checkpoints (name, shape, build, fold, state) values (%s, %s, %s, %s, %s)
 on conflict do nothing;
@@ -35,6 +39,9 @@ where c.name = %s and c.shape = %s and c.state <> 'building'
   and not exists (select from bichat.builds b
                   where (b.name, b.shape, b.build) = (c.name, c.shape, c.build) and b.phase <> 'done')
 order by c.build desc;
+
+-- name: patience
+set local lock_timeout = '2s';
 
 -- name: hurry
 -- Who reads waits behind us for so long, each time we try.
@@ -58,11 +65,7 @@ delete from bichat.serving where (name, shape, build) = (%s, %s, %s);
 
 -- name: named
 select serves,
-       phase not in ('done', 'failed') and exists (
-           select from pg_locks l
-           where l.locktype = 'advisory' and l.objsubid = 1 and l.granted
-             and l.database = (select oid from pg_database where datname = current_database())
-             and l.classid::bigint << 32 | l.objid::bigint = hashtextextended('bichat.rebuild.' || name, 0)),
+       phase not in ('done', 'failed') and bichat.held('bichat.rebuild.' || name),
        running
 from bichat.projections() where (name, shape, build) = (%s, %s, %s);
 

@@ -20,8 +20,8 @@ from bichat.errors import QuestionParked, Refused
 from bichat.events.dialogue import Question
 from bichat.events.envelope import Actor, Cause, Metadata
 from bichat.events.ledger import Ledger, Stream
+from bichat.logs import described
 from bichat.projections import unanswered
-from bichat.projections.parking import describe
 
 LOOKED = 3.0
 """Seconds between two looks at what is parked."""
@@ -92,7 +92,7 @@ class ParkedQuestions:
         known = self._ledger.refresh({i: self._held.get(i) for i in readable}, ())
         for dialogue_id, error in known.unreadable.items():
             told = logging.DEBUG if dialogue_id in self._unreadable else logging.ERROR
-            log.log(told, "The parked dialogue %s cannot be read: %s", dialogue_id, describe(error))
+            log.log(told, "The parked dialogue %s cannot be read: %s", dialogue_id, described(error))
             self._unreadable[dialogue_id] = now + QUIET
         self._held |= known.streams
         return [

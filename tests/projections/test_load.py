@@ -48,7 +48,7 @@ def loaded(
     targets = targets or [Target(build=build, upto=ALL) for build in BUILDS]
     with connection.transaction(force_rollback=True):
         loader = Loader(connection, targets)
-        loader.load([by_dialogue(log)])
+        loader.load(by_dialogue(log))
         for (t, n), rows in loader.sums().items():
             sql.copy(connection, targets[t].build.tables[n], rows)
         for target in targets:

@@ -64,19 +64,26 @@ create table if not exists bichat.serving (
 );
 grant select on bichat.serving to bichat_reader;
 
+-- Whether somebody holds the advisory lock of this name. Not tried: nobody shall find it taken by who looks.
+create function bichat.held(what text) returns boolean language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+    select exists (
+        select from pg_catalog.pg_locks l
+        where l.locktype = 'advisory' and l.objsubid = 1 and l.granted
+          and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())
+          and l.classid::bigint << 32 | l.objid::bigint = hashtextextended(what, 0))
+$$;
+
 -- Every build and how it is: for operators, who see the installation and no tenant's rows.
 create function bichat.projections() returns table (
     name text, shape int, build int, fold int, serves boolean, state text, phase text, error text,
     "position" bigint, head bigint, lag_events bigint, lag_seconds double precision, rate real, parked bigint,
     runner text, running boolean, slices int, loaded int, updated_at timestamptz
 ) language sql volatile security definer
-set search_path = pg_catalog
+set search_path = pg_catalog, pg_temp
 as $$
-    with log as (select bichat.head() as head), held as (
-        select classid::bigint << 32 | objid::bigint as key from pg_locks
-        where locktype = 'advisory' and objsubid = 1 and granted
-          and database = (select oid from pg_database where datname = current_database())
-    )
+    with log as (select bichat.head() as head)
     select c.name, c.shape, c.build, c.fold,
            exists (select from bichat.serving s where (s.name, s.shape, s.build) = (c.name, c.shape, c.build)),
            c.state, coalesce(b.phase, 'done'),
@@ -88,9 +95,8 @@ as $$
            case when c.updated_at > clock_timestamp() - interval '10 seconds' then c.rate else 0 end,
            (select count(*) from bichat.parked p where (p.name, p.shape, p.build) = (c.name, c.shape, c.build)),
            case when b.phase in ('loading', 'indexing') then b.runner else c.runner end,
-           exists (select from held where held.key = hashtextextended(
-               case when b.phase in ('requested', 'loading', 'indexing') then 'bichat.rebuild.' || c.name
-                    else format('bichat.%s_v%s_g%s', c.name, c.shape, c.build) end, 0)),
+           bichat.held(case when b.phase in ('requested', 'loading', 'indexing') then 'bichat.rebuild.' || c.name
+                            else format('bichat.%s_v%s_g%s', c.name, c.shape, c.build) end),
            cardinality(b.bounds) + 1, cardinality(b.loaded), c.updated_at
     from bichat.checkpoints c
     cross join log
@@ -102,6 +108,8 @@ as $$
     ) behind
     order by c.name, c.shape, c.build
 $$;
+revoke all on function bichat.held from public;
+grant execute on function bichat.held to bichat_reader;
 revoke all on function bichat.projections from public;
 grant execute on function bichat.projections to bichat_reader;
 
@@ -109,12 +117,12 @@ grant execute on function bichat.projections to bichat_reader;
 create function bichat.request_rebuild(of text, of_shape int, of_fold int, from_ops boolean) returns table (
     build int, phase text, held boolean, runner text, started_at timestamptz
 ) language plpgsql volatile security definer
-set search_path = pg_catalog
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
     number int;
-    busy boolean := not pg_try_advisory_xact_lock(hashtextextended('bichat.rebuild.' || of, 0));
+    busy boolean := bichat.held('bichat.rebuild.' || of);
 begin
     perform pg_advisory_xact_lock(hashtextextended('bichat.serving', 0));
     select b.build into number from bichat.builds b
