@@ -67,7 +67,8 @@ def serve(config: Config, say: Callable[[Config, str], None]) -> None:
     stopping = _Stopping()
     with owned(config) as servers:
         wiring.migrate(servers.config)
-        wiring.fill(servers.config, _say_how_far)
+        if not _filled(servers.config, stopping):
+            return
         _empty(_counts(config))
         api = _api(servers.config)
         worker, projector = (_verb(servers.config, verb) for verb in ("worker", "projector"))
@@ -89,9 +90,24 @@ def address(config: Config) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{config.bichat_port}"
 
 
-def _say_how_far(step: str, done: int, total: int) -> None:
-    if done in (0, total):
-        log.info("A newer bichat builds its read models: %s, %d of %d", step, done, total)
+class _Asked(Exception):
+    """To stop."""
+
+
+def _filled(config: Config, stopping: _Stopping) -> bool:
+    """Whether the read models that this code has in a new shape are there; not, when it was asked to stop."""
+
+    def progress(step: str, done: int, total: int) -> None:
+        if stopping:
+            raise _Asked
+        if done in (0, total):
+            log.info("The read models get a new shape: %s, %d of %d", step, done, total)
+
+    try:
+        wiring.fill(config, progress)
+    except _Asked:
+        return False
+    return True
 
 
 class _Stopping:

@@ -71,20 +71,26 @@ def rebuild(
     and `RebuildStopped` when the database goes away, its disk is full, or readers do not let it switch.
     """
     done: list[Rebuilt] = []
+    work: _Rebuild | None = None
     try:
         with desk(database) as here, closing(Pool(database, jobs)) as pool:
             for model in models:
                 _claim(here.connection, model)
-            for one in _Rebuild(database, here, pool, progress).run(models, with_parked):
+            work = _Rebuild(database, here, pool, progress)
+            for one in work.run(models, with_parked):
                 done.append(one)
     except (psycopg.Error, ProcessFailed, BuildStuck, SwitchTimedOut) as error:
-        raise RebuildStopped(reason=described(error).rstrip("."), served=_served(done)) from error
+        raise RebuildStopped(
+            reason=described(error).rstrip("."), served=_served(done, work.switching if work else False)
+        ) from error
     return done
 
 
-def _served(done: Sequence[Rebuilt]) -> str:
-    if not done:
+def _served(done: Sequence[Rebuilt], switching: bool) -> str:
+    if not switching:
         return "Nothing was switched; the same command goes on from here."
+    if not done:
+        return "What serves says `bichat projections status`."
     names = ", ".join(one.build.id for one in done)
     return f"{names} serve already; go on with the others, by name."
 
@@ -103,6 +109,8 @@ class _Rebuild:
         self._connection = here.connection
         self._me = f"{socket.gethostname()}:{os.getpid()}"
         self._seconds: dict[str, float] = {}
+        self.switching = False
+        """Whether it has come so far."""
 
     def run(self, models: Sequence[ReadModel], with_parked: bool) -> Iterator[Rebuilt]:
         """The steps, each from where the last run left it; yields what serves, as it does."""
@@ -122,6 +130,7 @@ class _Rebuild:
                 found = self._verify(builds)
             if not with_parked:
                 self._refuse_parked(builds)
+            self.switching = True
             for build, report in zip(builds, found, strict=True):
                 yield self._switch(build, report)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -24,16 +25,18 @@ from bichat.errors import (
     SwitchTimedOut,
 )
 from bichat.events import slices
+from bichat.events.dialogue import DialogueRenamed, MessageAdded, ReplyStarted
 from bichat.events.envelope import Event
 from bichat.events.feed import Feed
 from bichat.events.ledger import Ledger
-from bichat.projections import following, load, processes, rebuild, versions
+from bichat.projections import following, load, parking, processes, rebuild, versions
 from bichat.projections.processes import Database
 from bichat.projections.read_model import Build, ReadModel
 from bichat.projections.rebuild import Rebuilt
+from bichat.projections.requested import Requested, request, waiting
 from bichat.projections.runner import Runner, connect
 from bichat.projections.versions import MODELS
-from tests.examples import MASTER_KEY, opened
+from tests.examples import MASTER_KEY, SHOWN, opened
 from tests.projections.histories import BUILDS, history
 from tests.projections.logs import write
 
@@ -422,3 +425,121 @@ def test_a_process_that_is_killed_is_said_and_nothing_hangs(database_url: str) -
             list(pool.each([Dies(), Dies(), Dies()]))
     finally:
         pool.close()
+
+
+def overflowing(log: Sequence[Event]) -> list[Event]:
+    """`log`, and then an attempt that no column can hold, and one more event of its dialogue."""
+    asked = next(e for e in reversed(log) if isinstance(e.fact, MessageAdded) and e.fact.asks)
+    version = max(e.version for e in log if e.stream_id == asked.stream_id)
+    assert isinstance(asked.fact, MessageAdded)
+    started = ReplyStarted(
+        message_id=asked.fact.message_id, attempt=2**40, model="m", shown=SHOWN, request_digest="00"
+    )
+    facts = (started, DialogueRenamed(label="after all"))
+    added = [replace(asked, version=version + n, fact=fact) for n, fact in enumerate(facts, 1)]
+    return [*log, *added]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_what_the_database_refuses_parks_its_dialogue_as_it_does_live(
+    database_url: str, ledger: Ledger, jobs: int
+) -> None:
+    log = overflowing(SOME)
+    write(ledger, log)
+    follow(database_url)
+    [done] = rebuilt(database_url, "transcripts", jobs=jobs)
+    assert done.report.valid
+    with connect(database_url) as connection:
+        old, new = (parking.parked(connection, replace(done.build, number=n)) for n in (1, 2))
+        assert [(one.dialogue_id, one.version) for one in old] == [(log[-1].stream_id, log[-2].version)]
+        assert [(one.dialogue_id, one.version) for one in new] == [(log[-1].stream_id, 1)]
+        list(parking.retry(connection, done.build, Feed(ledger.keys)))
+        assert [one.version for one in parking.parked(connection, done.build)] == [log[-2].version]
+    assert rows(database_url, done.build) == rows(database_url, BUILDS[0])
+
+
+def test_a_switch_that_was_committed_is_done_whatever_came_then(
+    database_url: str, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(ledger, SOME)
+    follow(database_url)
+
+    def cut_off(connection: psycopg.Connection[Any], build: Build) -> float:
+        switch(connection, build)
+        cut(database_url)
+        connection.execute("select 1")
+        return 0.0
+
+    switch = versions.switch
+    monkeypatch.setattr(versions, "switch", cut_off)
+    with pytest.raises(RebuildStopped, match="What serves says"):
+        rebuilt(database_url, "usage")
+    monkeypatch.setattr(versions, "switch", switch)
+    [usage] = [build for build in BUILDS if build.model.name == "usage"]
+    assert replace(usage, number=2) in serving(database_url)
+    with psycopg.connect(database_url) as connection:
+        assert connection.execute("select phase from bichat.builds").fetchall() == [("done",)]
+        assert versions.kept(connection, usage.model) == [usage]  # the way back
+        assert replace(usage, number=2) in versions.followed(connection)
+
+
+def test_of_two_switches_the_later_looks_again(database_url: str, ledger: Ledger) -> None:
+    rebuilt(database_url, "usage")
+    write(ledger, SOME)
+    [old] = [build for build in BUILDS if build.model.name == "usage"]
+    new = replace(old, number=2)
+    follow(database_url, [new])
+    with psycopg.connect(database_url) as other, psycopg.connect(database_url, autocommit=True) as mine:
+        mine.prepare_threshold = None
+        other.execute("select pg_advisory_xact_lock(hashtextextended('bichat.serving', 0))")
+        failed: list[Exception] = []
+
+        def back() -> None:
+            try:
+                versions.switch(mine, old)
+            except Exception as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=back)
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive()
+        follow(database_url, [old])
+        other.rollback()
+        thread.join(10)
+        assert failed == []
+        assert versions.serving(mine, old.model) == old
+
+
+def test_requests_are_filed_once_and_not_taken_for_work(database_url: str) -> None:
+    [usage] = [model for model in MODELS if model.name == "usage"]
+
+    async def twice() -> list[Requested]:
+        async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+            await connection.execute("set role bichat_reader")
+            return [await request(connection, usage) for _ in range(2)]
+
+    first, second = asyncio.run(twice())
+    assert first == second
+    assert not first.held
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        assert waiting(connection) == ["usage"]
+        connection.execute("update bichat.checkpoints set fold = 2 where build = 2")
+        assert waiting(connection) == []  # newer code's
+        connection.execute("update bichat.checkpoints set fold = 1 where build = 2")
+        with psycopg.connect(database_url) as other:
+            other.execute("select pg_advisory_lock(hashtextextended('bichat.rebuild.usage', 0))")
+            assert waiting(connection) == []
+            assert asyncio.run(twice())[0].held
+    [done] = rebuilt(database_url, "usage")
+    assert done.build.number == first.build
+
+
+def test_readers_cannot_make_the_owners_functions_see_their_own_tables(database_url: str) -> None:
+    with psycopg.connect(database_url) as connection:
+        found = connection.execute(
+            "select p.proname from pg_proc p join pg_namespace n on n.oid = p.pronamespace"
+            " where n.nspname = 'bichat' and p.prosecdef"
+            " and not coalesce('search_path=pg_catalog, pg_temp' = any(p.proconfig), false)"
+        ).fetchall()
+    assert found == [("head",)]  # it names its one table with its schema
