@@ -70,7 +70,7 @@ class Pool:
         self._processes: ProcessPoolExecutor | None = None
 
     def each(self, tasks: Sequence[Task[T]]) -> Iterator[T]:
-        """The results as they come; raises a task's first error, or `ProcessFailed` if its process was killed."""
+        """The results as they come; raises a task's first error, `ProcessFailed` when a process was killed."""
         if self._jobs == 1 or (len(tasks) <= 1 and not self._processes):
             with desk(self._database) as here:
                 for task in tasks:
