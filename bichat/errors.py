@@ -231,7 +231,7 @@ class DatabaseTooNew(Unusable):
 
 
 class ReadModelsMissing(Unusable):
-    """The database has no {names}: run `bichat migrate` or, in use, `bichat projections rebuild`."""
+    """The database has no {names}: run `bichat migrate` or, in use, `bichat projections rebuild {models}`."""
 
 
 class BuildStuck(Unusable):
@@ -239,7 +239,7 @@ class BuildStuck(Unusable):
 
 
 class RebuildOutdated(Unusable):
-    """{name} has builds of newer code (fold {fold}, this is {ours}): rebuild it with that."""
+    """{name} has a build of newer code (fold {fold}, this is {ours}): do this with that."""
 
 
 class ProcessFailed(Unusable):
@@ -292,6 +292,10 @@ class DataDirectoryTaken(Unusable):
 
 class PortTaken(Unusable):
     """Port {port} on {host} is taken: stop what uses it, or set BICHAT_PORT."""
+
+
+class NothingHere(Unusable):
+    """There is no bichat in {path}: go to its directory, or set DATABASE_URL or BICHAT_DATA_DIR."""
 
 
 class NobodyServes(Unusable):

@@ -65,6 +65,14 @@ def writer(database: Database) -> Iterator[Executor]:
         yield executor
 
 
+def missing(config: Config) -> str:
+    """The names of the read models of which the database does not have this code's shape."""
+    from bichat.projections import versions
+
+    with schema.connect(_url(config)) as connection:
+        return " ".join(model.name for model in versions.missing(connection))
+
+
 def fill(config: Config, progress: Progress) -> None:
     """Builds the read models that this code has in a shape which the database has not."""
     from bichat.projections import rebuild, versions

@@ -72,6 +72,7 @@ def _builds(builds: list[Standing]) -> Iterator[Metric]:
     events = gauge("bichat_projection_lag_events", "Events not folded in yet.", labels=BUILD)
     seconds = gauge("bichat_projection_lag_seconds", "Age of the first of them.", labels=BUILD)
     parked = gauge("bichat_projection_parked_dialogues", "Dialogues that it cannot digest.", labels=BUILD)
+    rate = gauge("bichat_projection_events_per_second", "Folded in, of late.", labels=BUILD)
     serves = gauge("bichat_projection_serves", "Whether its shape is read from this build.", labels=BUILD)
     followed = gauge("bichat_projection_followed", "Whether a process follows the log for it.", labels=BUILD)
     state = gauge("bichat_projection_state", "1 for the state that it is in.", labels=[*BUILD, "state"])
@@ -81,12 +82,13 @@ def _builds(builds: list[Standing]) -> Iterator[Metric]:
         events.add_metric(build, one.lag_events)
         seconds.add_metric(build, one.lag_seconds)
         parked.add_metric(build, one.parked)
+        rate.add_metric(build, one.rate)
         serves.add_metric(build, one.serves)
         followed.add_metric(build, one.running)
         for name in STATES:
             state.add_metric([*build, name], one.in_a_word == name)
     head.add_metric([], max((one.head for one in builds), default=0))
-    yield from (head, position, events, seconds, parked, serves, followed, state)
+    yield from (head, position, events, seconds, parked, rate, serves, followed, state)
 
 
 def _queue(queue: list[Waiting]) -> Iterator[Metric]:

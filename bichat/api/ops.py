@@ -30,7 +30,7 @@ class Place(Struct, frozen=True, array_like=True):
 
 
 class LastError(Struct, frozen=True, kw_only=True):
-    """How the last attempt ended; `detail` is null once the person was forgotten."""
+    """How the last attempt ended; `detail` as far as it cannot quote a person."""
 
     code: str
     detail: str | None
@@ -96,7 +96,7 @@ def _shown(one: unanswered.Unanswered) -> Unanswered:
         tries=one.tries,
         worked_on=one.holder is not None,
         parked_at=one.parked_at,
-        last_error=LastError(code=one.code, detail=one.detail) if one.code else None,
+        last_error=LastError(code=one.code, detail=one.plain_detail) if one.code else None,
     )
 
 

@@ -98,6 +98,8 @@ def migrate() -> None:
     with embedded.attached_or_owned(config.load(), "database_url") as settings:
         for name in wiring.migrate(settings):
             click.echo(name)
+        if missing := wiring.missing(settings):
+            click.echo(f"To be filled before it is used: bichat projections rebuild {missing}", err=True)
 
 
 @bichat.command()

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from bichat import config, embedded
-from bichat.errors import DatabaseLost, Interrupted
+from bichat.errors import DatabaseLost, Interrupted, NothingHere
 from bichat.logs import described
 
 if TYPE_CHECKING:
@@ -22,7 +22,10 @@ def opened() -> Iterator[Database]:
     """Where it is and what opens it; raises when its schema or its master key is not ours."""
     from bichat import wiring
 
-    with embedded.attached_or_owned(config.load(), "database_url") as settings:
+    given = config.load()
+    if given.brings_postgres and not (given.bichat_data_dir / "postgres").exists():
+        raise NothingHere(path=given.bichat_data_dir)  # a typing error must not make a new one
+    with embedded.attached_or_owned(given, "database_url") as settings:
         yield wiring.database(settings)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -23,7 +24,9 @@ def table(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
     """Prints rows under their names, or as one JSON array."""
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(rows), ensure_ascii=False))
-    elif rows:
+    elif not rows:
+        click.echo("Nothing.", err=True)
+    else:
         click.echo(
             tabulate([_row(row) for row in rows], headers="keys", tablefmt="plain", disable_numparse=True)
         )
@@ -50,8 +53,11 @@ class Progress:
             self.close()
             self._step, self._began, self._said = step, time.monotonic(), 0.0
             if self._terminal:
+                width = shutil.get_terminal_size((80, 24)).columns
                 unit = " builds" if step == "indexing" else " events"
-                self._bar = tqdm(desc=f"{step:10}", unit=unit, unit_scale=True, total=0)
+                self._bar = tqdm(
+                    desc=f"{step:10}", unit=unit, unit_scale=total >= 10_000, total=0, ncols=width
+                )
         if self._bar is not None:
             self._bar.total = total
             self._bar.update(done - self._bar.n)

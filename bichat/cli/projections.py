@@ -43,6 +43,8 @@ def status(as_json: bool) -> None:
     with database.opened() as db, database.connected(db) as connection:
         found = standing.everything(connection)
         table([one.told() if as_json else _status(one) for one in found], as_json=as_json)
+    if not found:
+        click.echo("There is no read model: run `bichat migrate`.", err=True)
 
 
 def _status(one: Any) -> dict[str, Any]:
@@ -126,8 +128,8 @@ def _show(reports: list[Report], *, as_json: bool) -> None:
     rows = [
         {
             "build": report.build, "table": name, "rows": compared.rows, "digest": f"{compared.digest:016x}",
-            "differ": compared.different, "position": report.position,
-            "verdict": "right" if report.valid else "DIFFERS",
+            "differ": compared.different, "parked": report.parked, "position": report.position,
+            "verdict": "DIFFERS" if compared.different else "right",
         }
         for report in reports
         for name, compared in report.tables.items()
@@ -169,6 +171,19 @@ def reports(name: str | None, limit: int, as_json: bool) -> None:
     with database.opened() as db, database.connected(db) as connection:
         found = kept.newest(connection, names, limit)
     table([one.whole() if as_json else one.line() for one in found], as_json=as_json)
+
+
+@projections.command()
+@click.argument("names", nargs=-1)
+@as_json
+def parked(names: tuple[str, ...], as_json: bool) -> None:
+    """List the dialogues that wait, from which of their events on, since when, and why."""
+    from bichat.projections import parking
+
+    known = {model.name for model in _models(names)}
+    with database.opened() as db, database.connected(db) as connection:
+        found = [one for one in parking.everywhere(connection) if one.name in known]
+    table([one.told() for one in found], as_json=as_json)
 
 
 @projections.command()
@@ -215,12 +230,15 @@ def rollback(name: str) -> None:
 
 @projections.command()
 @click.argument("build")
-def drop(build: str) -> None:
+@click.option(
+    "--serving", is_flag=True, help="Also one that serves code of another shape, which is not in use."
+)
+def drop(build: str, serving: bool) -> None:
     """Drop a build that does not serve, as `status` calls it: dialogues_v1_g1."""
     from bichat.projections import versions
 
     with database.opened() as db, database.connected(db) as connection:
-        versions.drop_named(connection, build)
+        versions.drop_named(connection, build, serving=serving)
     click.echo(f"{build} is gone")
 
 

@@ -49,7 +49,8 @@ def show(state: Any, tenant: UUID | None, limit: int, as_json: bool) -> None:
 
 
 def _whole(one: Unanswered) -> dict[str, Any]:
-    return {name: getattr(one, name) for name in one.__struct_fields__ if name != "position"}
+    told = {name: getattr(one, name) for name in one.__struct_fields__ if name != "position"}
+    return told | {"detail": one.plain_detail}
 
 
 def _line(one: Unanswered, now: datetime) -> dict[str, Any]:
@@ -74,7 +75,7 @@ def _error(one: Unanswered) -> str:
     """In one line, as a model's server that we do not know may have worded it."""
     from bichat.chat import printable
 
-    text = " ".join(printable(f"{one.code}: {one.detail or ''}" if one.code else "").split())
+    text = " ".join(printable(": ".join(filter(None, (one.code, one.plain_detail)))).split())
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 

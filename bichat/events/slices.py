@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
@@ -19,15 +18,15 @@ SLICE = 20_000
 """Events in a slice, about: enough to be worth a transaction, few enough to be done again."""
 _FETCHED, _BYTES = 256, 16_000_000
 """Rows read at once, and about how long they may be together."""
-_FIRST, _END = UUID(int=0), UUID(int=2**128 - 1)
+_FIRST = UUID(int=0)
 
 
 class Slice(Struct, frozen=True):
-    """The dialogues with an id from `first` to before `end`, or of them only those in `only`."""
+    """The dialogues with an id from `first` to before `end` (None: all), or of them only those in `only`."""
 
     number: int
     first: UUID
-    end: UUID
+    end: UUID | None
     only: tuple[UUID, ...] = ()
 
     @property
@@ -37,7 +36,7 @@ class Slice(Struct, frozen=True):
 
 
 _WITHIN = (
-    "originator_id >= %(first)s and originator_id < %(end)s"
+    "originator_id >= %(first)s and (%(end)s::uuid is null or originator_id < %(end)s)"
     " and (cardinality(%(only)s::uuid[]) = 0 or originator_id = any(%(only)s))"
 )
 # By id, not by hash: the primary key is in this order, and so, as ids grow with time, is nearly the table.
@@ -48,7 +47,7 @@ order by originator_id, originator_version
 _BOUNDS = """
 select percentile_disc(array(select n::float8 / %(slices)s from generate_series(1, %(slices)s - 1) n))
     within group (order by originator_id)
-from bichat.stored_events tablesample system (%(percent)s) where notification_id <= %(fence)s
+from bichat.stored_events tablesample system (%(percent)s) repeatable (1) where notification_id <= %(fence)s
 """
 _COUNT = "select count(*) from bichat.stored_events where notification_id <= %s"
 _SAMPLE = """
@@ -85,7 +84,8 @@ def sample(connection: Connection[Any], dialogues: int, events: int) -> list[UUI
 
 def between(bounds: Sequence[UUID]) -> list[Slice]:
     """The slices that lie between these ids; together they are all dialogues."""
-    return [Slice(n, first, end) for n, (first, end) in enumerate(pairwise((_FIRST, *bounds, _END)))]
+    firsts, ends = (_FIRST, *bounds), (*bounds, None)
+    return [Slice(n, *both) for n, both in enumerate(zip(firsts, ends, strict=True))]
 
 
 def read(connection: Connection[Any], feed: Feed, slice_: Slice, fence: int) -> Iterator[list[Entry]]:

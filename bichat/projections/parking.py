@@ -7,6 +7,7 @@ came of it, or when the projector died of it (`crashes`). Whatever else goes wro
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
@@ -14,7 +15,7 @@ import psycopg
 from msgspec import Struct
 from msgspec.structs import replace
 from psycopg import Connection
-from psycopg.rows import class_row
+from psycopg.rows import args_row, class_row
 
 from bichat.errors import Unavailable, Unusable
 from bichat.events.envelope import Entry, Event
@@ -134,6 +135,32 @@ def parked(connection: Connection[Any], build: Build) -> list[Parked]:
     """The dialogues that wait, in the order of the log."""
     with connection.cursor(row_factory=class_row(Parked)) as cursor:
         return cursor.execute(statement("parking", "parked"), build.key).fetchall()
+
+
+class Waits(Struct, frozen=True):
+    """A dialogue that waits in a build: from which event on, since when, and why."""
+
+    name: str
+    shape: int
+    build: int
+    dialogue_id: UUID
+    tenant_id: UUID
+    version: int
+    parked_at: datetime
+    tried_at: datetime
+    error: str
+
+    def told(self) -> dict[str, Any]:
+        """Everything, with the build's id first."""
+        rest = {name: getattr(self, name) for name in self.__struct_fields__[3:]}
+        at = {name: f"{rest[name]:%Y-%m-%d %H:%M:%S%z}" for name in ("parked_at", "tried_at")}
+        return {"build": f"{self.name}_v{self.shape}_g{self.build}"} | rest | at
+
+
+def everywhere(connection: Connection[Any]) -> list[Waits]:
+    """What waits in all builds, in the order of the log."""
+    with connection.cursor(row_factory=args_row(Waits)) as cursor:
+        return cursor.execute(statement("parking", "everywhere")).fetchall()
 
 
 # --- after a fix -----------------------------------------------------------------------------------

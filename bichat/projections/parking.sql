@@ -31,3 +31,7 @@ where (name, shape, build, dialogue_id) = (%s, %s, %s, %s);
 
 -- name: unpark
 delete from bichat.parked where (name, shape, build, dialogue_id) = (%s, %s, %s, %s);
+
+-- name: everywhere
+select name, shape, build, dialogue_id, tenant_id, version, parked_at, tried_at, error
+from bichat.parked order by name, shape, build, position;

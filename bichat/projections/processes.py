@@ -70,7 +70,7 @@ class Pool:
         self._processes: ProcessPoolExecutor | None = None
 
     def each(self, tasks: Sequence[Task[T]]) -> Iterator[T]:
-        """The results as they come; raises a task's first error, `ProcessFailed` when a process was killed."""
+        """The results as they come; raises the first error, `ProcessFailed` when a process was killed."""
         if self._jobs == 1 or (len(tasks) <= 1 and not self._processes):
             with desk(self._database) as here:
                 for task in tasks:
@@ -83,7 +83,8 @@ class Pool:
                 self._jobs, mp_context=context, initializer=_sit_down, initargs=(self._database,)
             )
         try:
-            waiting: set[Future[T]] = {self._processes.submit(_do, task) for task in tasks}
+            with _deaf():
+                waiting: set[Future[T]] = {self._processes.submit(_do, task) for task in tasks}
             while waiting:
                 done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                 for future in done:
@@ -102,6 +103,19 @@ class Pool:
                 process.join(5)
 
 
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Ctrl-C reaches a whole group, and a process that starts inherits that it is not to hear it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 _open = ExitStack()
 _desk: list[Desk] = []
 """Of a process of the pool, from its start to its end."""
@@ -109,7 +123,6 @@ _desk: list[Desk] = []
 
 def _sit_down(database: Database) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; who started us ends us
     os.nice(10)  # requests, and who answers them, come first
     gc.disable()  # what tasks make are trees, freed with their last reference; to look for rings costs 15 %
     _desk.append(_open.enter_context(desk(database)))

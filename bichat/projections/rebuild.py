@@ -123,13 +123,14 @@ class _Rebuild:
             due = [build for build in builds if self._look(build).phase == "indexing"]
             for n, _ in enumerate(self._pool.each([IndexBuild(build) for build in due]), 1):
                 self._progress("indexing", n, len(due))
-        with following.followed(self._database, self._here, builds):
+        with following.Followers(self._database, self._here, builds) as followers:
             with self._timed("following"):
                 following.catch_up(self._connection, builds, self._progress)
             with self._timed("verifying"):
                 found = self._verify(builds)
             if not with_parked:
                 self._refuse_parked(builds)
+            followers.hand_over()
             self.switching = True
             for build, report in zip(builds, found, strict=True):
                 yield self._switch(build, report)
@@ -138,15 +139,16 @@ class _Rebuild:
 
     def _begin(self, model: ReadModel) -> _Begun:
         row = self._connection.execute(statement("rebuild", "fold"), (model.name, model.shape)).fetchone()
-        if row and row[0] and row[0] > model.fold:
+        if row and row[0] > model.fold:
             raise RebuildOutdated(name=model.name, fold=row[0], ours=model.fold)
         found = self._find(model)
+        if found and found.fold > model.fold and found.phase != "requested":
+            raise RebuildOutdated(name=model.name, fold=found.fold, ours=model.fold)
         if found and (found.phase == "failed" or found.fold != model.fold):
             versions.drop(self._connection, found.build.key)
             found = None
         if not found:
-            values = (model.name, model.shape, model.fold, False)
-            self._connection.execute(statement("requested", "request"), values)
+            self._connection.execute(statement("rebuild", "begin"), (model.name, model.shape, model.fold))
             found = self._find(model)
             assert found  # noqa: S101 - just made, under our lock
         return found

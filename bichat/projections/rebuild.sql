@@ -10,7 +10,12 @@ where b.name = %s and b.shape = %s and b.phase <> 'done'
 order by b.build desc limit 1;
 
 -- name: fold
-select max(fold) from bichat.checkpoints where name = %s and shape = %s;
+-- Of the builds that are finished.
+select coalesce(max(c.fold), 0) from bichat.checkpoints c left join bichat.builds b using (name, shape, build)
+where c.name = %s and c.shape = %s and coalesce(b.phase, 'done') = 'done';
+
+-- name: begin
+select bichat.new_build(%s, %s, %s, false);
 
 -- name: cut
 update bichat.builds

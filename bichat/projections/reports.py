@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import msgspec
 from msgspec import Struct
@@ -62,6 +63,8 @@ class Report(Struct, frozen=True, kw_only=True):
     parked: int
     sample: int | None
     tables: dict[str, Compared]
+    bounds: list[UUID]
+    """The dialogues' ids between which the slices lie."""
     slices: dict[str, list[str]]
     """Of each table the digests by slice, hexadecimal."""
     differences: list[Difference]

@@ -7,8 +7,8 @@ from typing import Any
 
 from msgspec import Struct
 from psycopg import AsyncConnection, Connection
-from psycopg.rows import class_row
 
+from bichat.errors import RebuildOutdated, RebuildRuns
 from bichat.projections.read_model import ReadModel
 from bichat.projections.sql import statement
 from bichat.projections.versions import MODELS
@@ -25,13 +25,20 @@ class Requested(Struct, frozen=True):
 
 
 async def request(connection: AsyncConnection[Any], model: ReadModel) -> Requested:
-    """Files a rebuild, or finds the one that is not finished; on a reader's connection."""
-    async with connection.transaction(), connection.cursor(row_factory=class_row(Requested)) as cursor:
+    """Files a rebuild, or finds the one that is not finished; on a reader's connection.
+
+    Raises `RebuildOutdated` when newer code has a build of it, `RebuildRuns` when one is just begun.
+    """
+    async with connection.transaction(), connection.cursor() as cursor:
         await cursor.execute(statement("requested", "allow"))
-        values = (model.name, model.shape, model.fold, True)
+        values = (model.name, model.shape, model.fold)
         found = await (await cursor.execute(statement("requested", "request"), values)).fetchone()
-    assert found  # noqa: S101 - the function has a row
-    return found
+    if found is None:  # somebody has the lock and has not begun yet
+        raise RebuildRuns(build=model.name, since="just now", runner="another process", phase="beginning")
+    newest_fold, *rest = found
+    if newest_fold > model.fold:
+        raise RebuildOutdated(name=model.name, fold=newest_fold, ours=model.fold)
+    return Requested(*rest)
 
 
 def waiting(connection: Connection[Any]) -> list[str]:

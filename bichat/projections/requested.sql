@@ -4,7 +4,7 @@
 set transaction read write;
 
 -- name: request
-select * from bichat.request_rebuild(%s, %s, %s, %s);
+select * from bichat.request_rebuild(%s, %s, %s);
 
 -- name: waiting
 -- Of newer code's builds this code keeps away. Whoever rebuilds holds the lock.

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import psycopg
 
-from bichat import metrics
+from bichat import logs, metrics
 from bichat.errors import EventTooNew, Unavailable
 from bichat.events.envelope import Entry, Event
 from bichat.logs import described
@@ -160,10 +160,10 @@ class Runner:
             batch = digest(self.build, connection, parking.sort_out(entries, waiting))
             parking.park(connection, self.build, batch.parked)
         for one in batch.parked:
-            log.error(
-                "%s parked dialogue %s from version %s on: %s",
-                self.build.id, one.dialogue_id, one.version, one.error,
-            )  # fmt: skip
+            with logs.about(tenant_id=one.tenant_id, dialogue_id=one.dialogue_id):
+                log.error(
+                    "%s parked a dialogue from version %s on: %s", self.build.id, one.version, one.error
+                )
         return batch.events if serves else ()
 
     def _pause(self, message: str, error: Exception) -> None:

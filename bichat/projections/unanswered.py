@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, get_args
@@ -11,12 +12,26 @@ from msgspec import Struct
 from psycopg import AsyncConnection, Connection
 from psycopg.rows import args_row, class_row, tuple_row
 
+from bichat import errors
 from bichat.projections.replies import MODEL
 from bichat.projections.sql import blocks
 
 State = Literal["waiting", "running", "failed"]
 STATES: tuple[State, ...] = get_args(State)
 """What there is to do something about; what its person cancelled is not."""
+
+
+_OURS = frozenset(
+    kind.code
+    for kind in (
+        errors.ContextTooLong,
+        errors.ModelSilent,
+        errors.WorkerLost,
+        errors.WorkerStopped,
+        errors.QuestionParked,
+    )
+)
+"""Codes of failures that are told in our words."""
 
 
 class Unanswered(Struct, frozen=True, kw_only=True):
@@ -37,6 +52,15 @@ class Unanswered(Struct, frozen=True, kw_only=True):
     code: str | None
     """Of the last failure, as is `detail`."""
     detail: str | None
+
+    @property
+    def plain_detail(self) -> str | None:
+        """The detail as far as it is ours: a model's server may quote what it was sent."""
+        if self.code in _OURS:
+            return self.detail
+        status = re.search(r"\bHTTP \d{3}\b", self.detail or "")
+        return status[0] if status else None
+
     holder: str | None
     """The worker whose lease on it is good."""
     parked_at: datetime | None

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from psycopg import Connection
 
 from bichat import __version__
+from bichat.errors import RebuildOutdated
 from bichat.events import schema, slices
 from bichat.events.slices import Slice
 from bichat.projections import sql
@@ -136,6 +137,7 @@ class _Verification:
         self._differences: dict[int, list[Difference]] = {t: [] for t in range(len(builds))}
         self._undigestible: dict[int, list[Parked]] = {t: [] for t in range(len(builds))}
         self._events = 0
+        self._bounds: list[UUID] = []
 
     def run(self, pool: Pool, progress: Progress, began: float) -> list[Report]:
         """The reports on the builds, in their order."""
@@ -157,11 +159,17 @@ class _Verification:
     def _parts(self) -> tuple[int, list[Slice]]:
         connection = self._here.connection
         total = slices.count(connection, self._fence)
-        parts = slices.between(slices.cut(total, connection, self._fence))
+        self._bounds = slices.cut(total, connection, self._fence)
+        parts = slices.between(self._bounds)
         if not self._sample:
             return total, parts
         chosen = slices.sample(connection, self._sample, total)
-        some = [replace(part, only=tuple(i for i in chosen if part.first <= i < part.end)) for part in parts]
+        some = [
+            replace(
+                part, only=tuple(i for i in chosen if part.first <= i and (part.end is None or i < part.end))
+            )
+            for part in parts
+        ]
         return total, [part for part in some if part.only]
 
     def _take(self, checked: Checked) -> None:
@@ -188,7 +196,9 @@ class _Verification:
 
     def _report(self, t: int, build: Build, began: float) -> Report:
         tables = {
-            table.name: sorted(self._tables.get((t, n), [])) for n, table in enumerate(build.model.tables)
+            table.name: sorted(self._tables[t, n])
+            for n, table in enumerate(build.model.tables)
+            if (t, n) in self._tables
         }
         return Report(
             build=build.id,
@@ -197,6 +207,7 @@ class _Verification:
             parked=len(self._targets[t].parked),
             sample=self._sample,
             tables={name: sum((c for _, c in found), Compared()) for name, found in tables.items()},
+            bounds=self._bounds,
             slices={name: [f"{c.digest:016x}" for _, c in found] for name, found in tables.items()},
             differences=self._differences[t][:SHOWN],
             undigestible=self._undigestible[t][:SHOWN],
@@ -209,5 +220,7 @@ class _Verification:
 
 def _target(connection: Connection[Any], build: Build) -> Target:
     row = connection.execute(statement("verify", "position"), build.key).fetchone()
+    if row and row[1] > build.model.fold:
+        raise RebuildOutdated(name=build.model.name, fold=row[1], ours=build.model.fold)
     parked: dict[UUID, int] = dict(connection.execute(statement("verify", "parked"), build.key).fetchall())
     return Target(build=build, upto=row[0] if row else 0, parked=parked)

@@ -9,7 +9,7 @@ set local idle_in_transaction_session_timeout = 0;
 select pg_export_snapshot();
 
 -- name: position
-select position from bichat.checkpoints where (name, shape, build) = (%s, %s, %s);
+select position, fold from bichat.checkpoints where (name, shape, build) = (%s, %s, %s);
 
 -- name: parked
 select dialogue_id, position from bichat.parked where (name, shape, build) = (%s, %s, %s);
@@ -21,7 +21,7 @@ select count(*), mod(coalesce(sum(hashtextextended(t::text, 0)::numeric + 922337
 from (select * from {table} {where}) t;
 
 -- name: within
-where {column} >= %(first)s and {column} < %(end)s
+where {column} >= %(first)s and (%(end)s::uuid is null or {column} < %(end)s)
   and (cardinality(%(only)s::uuid[]) = 0 or {column} = any(%(only)s))
 
 -- name: different

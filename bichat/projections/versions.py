@@ -48,11 +48,12 @@ def missing(connection: Connection[Any]) -> list[ReadModel]:
 def check(connection: Connection[Any]) -> None:
     """Raises `ReadModelsMissing` unless every shape of this code has a build that serves."""
     try:
-        names = [f"{m.name}_v{m.shape}" for m in missing(connection)]
+        absent = missing(connection)
+        names = ", ".join(f"{m.name}_v{m.shape}" for m in absent)
     except UndefinedTable:
-        names = ["read models"]
-    if names:
-        raise ReadModelsMissing(names=", ".join(names))
+        absent, names = list(MODELS), "read models"
+    if absent:
+        raise ReadModelsMissing(names=names, models=" ".join(m.name for m in absent))
 
 
 def serving(connection: Connection[Any], model: ReadModel) -> Build | None:
@@ -154,8 +155,11 @@ def drop(connection: Connection[Any], key: tuple[str, int, int], *, serves: bool
             connection.execute(filled("versions", "drop_all" if serves else "drop", table=table))
 
 
-def drop_named(connection: Connection[Any], name: str) -> None:
-    """Takes away the build called `name`, of whatever shape; raises `NotDroppable` when it is in use."""
+def drop_named(connection: Connection[Any], name: str, *, serving: bool = False) -> None:
+    """Takes away the build called `name`; raises `NotDroppable` when it is in use.
+
+    `serving`: also one that serves a shape which this code does not know, and nobody follows.
+    """
     found = re.fullmatch(r"([a-z]+)_v(\d{1,9})_g(\d{1,9})", name)
     key = (found[1], int(found[2]), int(found[3])) if found else ("", 0, 0)
     row = connection.execute(statement("versions", "named"), key).fetchone()
@@ -167,4 +171,6 @@ def drop_named(connection: Connection[Any], name: str) -> None:
         raise NotDroppable(build=name, reason="is being built: stop that first")
     if serves and (known or others):
         raise NotDroppable(build=name, reason="serves")
+    if serves and not serving:
+        raise NotDroppable(build=name, reason="serves code of another shape; --serving drops it all the same")
     drop(connection, key, serves=serves)

@@ -35,7 +35,9 @@ class Rebuilds:
             status = self._part.exit_status
             if status is None:
                 return
-            if status:
+            if not status:
+                self._due = {}  # whatever is asked for next is a new thing
+            else:
                 log.error("The %s ended with status %s", self._part.name, status)
             self._part = None
         now = time.monotonic()

@@ -97,7 +97,7 @@ def test_what_is_unanswered_is_listed_with_how_it_stands(
     assert one == {
         "message_id": str(failed[1]), "dialogue_id": str(failed[0]), "user_id": "anna", "state": "failed",
         "attempts": 1, "tries": 1, "worked_on": False, "parked_at": None,
-        "last_error": {"code": "model_cut_off", "detail": "no end"},
+        "last_error": {"code": "model_cut_off", "detail": None},
     }  # fmt: skip
     assert found[waiting[1]]["last_error"] is None
     for state, asked in (("waiting", waiting), ("running", running), ("failed", failed)):

@@ -308,7 +308,9 @@ def test_a_new_shape_is_filled_before_it_serves_and_leaves_the_old_one_alone(
         assert {"usage_v2_g1"} <= {build.id for build in versions.followed(connection)}
         assert "usage_v1_g1" not in {build.id for build in versions.followed(connection)}
         assert rows(database_url, old) == before == rows(database_url, done.build)
-        versions.drop_named(connection, "usage_v1_g1")  # nobody follows or knows it any more
+        with pytest.raises(NotDroppable, match="code of another shape"):
+            versions.drop_named(connection, "usage_v1_g1")
+        versions.drop_named(connection, "usage_v1_g1", serving=True)  # nobody follows or knows it any more
         assert connection.execute("select to_regclass('bichat.usage_v1')").fetchone() == (None,)
 
 

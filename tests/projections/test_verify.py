@@ -177,7 +177,7 @@ def test_a_sample_is_some_dialogues_and_no_sums(database_url: str, ledger: Ledge
     assert transcripts.valid
     assert transcripts.tables["transcripts"].rows == 3 < dialogues
     assert 0 < transcripts.events < len(LOG)
-    assert usage.tables["usage"].expected_rows == 0
+    assert usage.tables.keys() == {"usage_dialogues"}
     with psycopg.connect(database_url) as connection:
         connection.execute("update bichat.transcripts_v1_g1 set label = 'never said'")
     [transcripts, *_] = verified(database_url, sample=3)

@@ -17,7 +17,7 @@ from bichat.workers.rebuilds import Rebuilds
 from tests.examples import MASTER_KEY, by, opened, start, writing
 from tests.projections.test_runner import until
 
-ASK = "select * from bichat.request_rebuild(%s, 1, 1, true)"
+ASK = "select * from bichat.request_rebuild(%s, 1, 1)"
 
 
 @pytest.fixture

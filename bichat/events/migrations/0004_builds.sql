@@ -113,35 +113,60 @@ grant execute on function bichat.held to bichat_reader;
 revoke all on function bichat.projections from public;
 grant execute on function bichat.projections to bichat_reader;
 
--- Files a rebuild, or finds the one that is not finished; `held` when somebody works on it just now.
-create function bichat.request_rebuild(of text, of_shape int, of_fold int, from_ops boolean) returns table (
-    build int, phase text, held boolean, runner text, started_at timestamptz
+-- A row for a build to be made, under the next number that was never used.
+create function bichat.new_build(of text, of_shape int, of_fold int, from_ops boolean) returns int
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    number int;
+begin
+    select greatest(
+        (select max(c.build) from bichat.checkpoints c where c.name = of and c.shape = of_shape),
+        (select max(r.build) from bichat.reports r where r.name = of and r.shape = of_shape), 0) + 1
+    into number;
+    insert into bichat.builds (name, shape, build, phase, by_ops)
+    values (of, of_shape, number, 'requested', from_ops);
+    insert into bichat.checkpoints (name, shape, build, fold, state)
+    values (of, of_shape, number, of_fold, 'building');
+    return number;
+end
+$$;
+revoke all on function bichat.new_build from public;
+
+-- Files a rebuild for who may not write, or finds the one that is not finished; `held` when somebody works on it.
+create function bichat.request_rebuild(of text, of_shape int, of_fold int) returns table (
+    newest_fold int, build int, phase text, held boolean, runner text, started_at timestamptz
 ) language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+set lock_timeout = '2s'
 as $$
 #variable_conflict use_column
 declare
     number int;
+    newest int;
     busy boolean := bichat.held('bichat.rebuild.' || of);
 begin
     perform pg_advisory_xact_lock(hashtextextended('bichat.serving', 0));
-    select b.build into number from bichat.builds b
-    where b.name = of and b.shape = of_shape and b.phase not in ('done', 'failed')
-    order by b.build desc limit 1;
-    if number is null then
-        select greatest(
-            (select max(c.build) from bichat.checkpoints c where c.name = of and c.shape = of_shape),
-            (select max(r.build) from bichat.reports r where r.name = of and r.shape = of_shape), 0) + 1
-        into number;
-        insert into bichat.builds (name, shape, build, phase, by_ops)
-        values (of, of_shape, number, 'requested', from_ops);
-        insert into bichat.checkpoints (name, shape, build, fold, state)
-        values (of, of_shape, number, of_fold, 'building');
-    elsif from_ops and not busy then
+    select max(c.fold) into newest
+    from bichat.checkpoints c left join bichat.builds b using (name, shape, build)
+    where c.name = of and c.shape = of_shape and coalesce(b.phase, 'done') = 'done';
+    if newest > of_fold then  -- newer code's: nothing is filed
+        return query select newest, null::int, null::text, null::boolean, null::text, null::timestamptz;
+        return;
+    end if;
+    select max(b.build) into number from bichat.builds b
+    where b.name = of and b.shape = of_shape and (busy or b.phase not in ('done', 'failed'));
+    if number is null and not busy then
+        if not exists (select from bichat.serving s where s.name = of and s.shape = of_shape) then
+            raise exception 'there is no such read model' using errcode = 'invalid_parameter_value';
+        end if;
+        number := bichat.new_build(of, of_shape, of_fold, true);
+    elsif not busy then
         update bichat.builds b set by_ops = true
         where b.name = of and b.shape = of_shape and b.build = number;
     end if;
-    return query select b.build, b.phase, busy, b.runner, b.started_at from bichat.builds b
+    return query select newest, b.build, b.phase, busy, b.runner, b.started_at from bichat.builds b
     where b.name = of and b.shape = of_shape and b.build = number;
 end
 $$;
