@@ -108,8 +108,9 @@ with recursive tenants as (
         order by r.position limit %(limit)s
     ) c
 ), due as (
+    -- The array is for the planner: it expects more candidates than there are, and would read the whole queue.
     select r.* from bichat.replies_vN r join candidates c using (message_id)
-    where r.first
+    where r.first and r.message_id = any(array(select message_id from candidates))
     order by c.turn, c.position
     limit %(limit)s
     for update of r skip locked
