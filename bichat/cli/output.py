@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -14,8 +16,13 @@ import msgspec
 from tabulate import tabulate
 from tqdm import tqdm
 
+from bichat import config, logs
+from bichat.errors import BichatError, RebuildRuns
+
 EVERY = 5.0
 """Seconds between two lines about one step, where there is no terminal to draw a bar on."""
+
+log = logging.getLogger(__name__)
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -83,3 +90,25 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@contextmanager
+def told(logged: bool) -> Iterator[tuple[Callable[[str], object], Callable[[str, int, int], None]]]:
+    """How to say something, and how far it is: to who typed it, or in the log of who started us."""
+    if not logged:
+        with Progress() as progress:
+            yield click.echo, progress
+        return
+    logs.begin(config.load().bichat_log)
+    try:
+        yield log.info, _logged
+    except RebuildRuns as error:  # another projector was asked as well
+        log.info("%s", error)
+    except BichatError as error:
+        log.error("%s", error)  # noqa: TRY400 - it says all there is
+        sys.exit(1)
+
+
+def _logged(step: str, done: int, total: int) -> None:
+    if done == total > 0:
+        log.info("%s: %d", step, done)

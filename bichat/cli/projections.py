@@ -9,7 +9,7 @@ from uuid import UUID
 import click
 
 from bichat.cli import database
-from bichat.cli.output import Progress, as_json, table
+from bichat.cli.output import Progress, as_json, table, told
 from bichat.errors import NotParked
 
 if TYPE_CHECKING:
@@ -68,7 +68,10 @@ def _status(one: Any) -> dict[str, Any]:
 @click.option("--all", "everything", is_flag=True, help="All read models, in one pass over the log.")
 @jobs
 @click.option("--with-parked", is_flag=True, help="Switch although more dialogues are parked than are today.")
-def rebuild(names: tuple[str, ...], everything: bool, jobs: int | None, with_parked: bool) -> None:
+@click.option("--logged", is_flag=True, hidden=True)
+def rebuild(
+    names: tuple[str, ...], everything: bool, jobs: int | None, with_parked: bool, logged: bool
+) -> None:
     """Make new builds beside those that serve, prove them right, and switch to them.
 
     Nobody notices: what serves is not touched before the switch, and stays for a way back (`rollback`).
@@ -80,17 +83,14 @@ def rebuild(names: tuple[str, ...], everything: bool, jobs: int | None, with_par
 
     if bool(names) == everything:
         raise click.UsageError("Name one or several read models, or give --all.")
-    with (
-        database.opened() as db,
-        database.interruptible("rebuild", "the same command goes on from there"),
-        Progress() as progress,
-    ):
+    stopped = database.interruptible("rebuild", "the same command goes on from there")
+    with told(logged) as (say, progress), database.opened() as db, stopped:
         models = _models(names)
         done = work.rebuild(db, models, jobs=jobs or cores(), progress=progress, with_parked=with_parked)
-    for one in done:
-        click.echo(f"{one.build.id} serves; the switch took {one.pause * 1000:.1f} ms")
-    took = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in done[0].seconds.items())
-    click.echo(f"{done[0].report.events:,} events: {took}")
+        for one in done:
+            say(f"{one.build.id} serves; the switch took {one.pause * 1000:.1f} ms")
+        took = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in done[0].seconds.items())
+        say(f"{done[0].report.events:,} events: {took}")
 
 
 @projections.command()

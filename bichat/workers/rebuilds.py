@@ -15,7 +15,7 @@ from bichat.projections import requested
 
 AGAIN = 30.0
 """Seconds from one start of the same rebuild to the next, at least."""
-COMMAND = (sys.executable, "-m", "bichat", "projections", "rebuild")
+COMMAND = (sys.executable, "-m", "bichat", "projections", "rebuild", "--logged")
 
 log = logging.getLogger(__name__)
 
