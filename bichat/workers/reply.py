@@ -98,9 +98,11 @@ class ReplyWorker:
             self._rung.set()
             await asyncio.wait([claiming], timeout=1)  # not in the middle of a claim
             await self._stop_turns()
-            for task in (claiming, *others):
-                task.cancel()
-            await asyncio.wait([claiming, *others])
+            pending = {claiming, *others}
+            while pending:  # again: a pool that has a connection to give just then swallows a cancel
+                for task in pending:
+                    task.cancel()
+                _, pending = await asyncio.wait(pending, timeout=0.2)
             await self._life.close()
             await self._pool.close(timeout=1)
 
