@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 
 
 class BichatError(Exception):
@@ -137,6 +138,10 @@ class ModelError(BichatError):
     """{detail}"""
 
     code = "model_error"
+    """Of a kind: its name in snake case. It is stored, so a kind, like a fact, keeps its name."""
+
+    def __init_subclass__(cls) -> None:
+        cls.code = vars(cls).get("code") or re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
 
     @property
     def retry_after(self) -> float | None:
@@ -148,49 +153,33 @@ class ModelError(BichatError):
 class ModelUnavailable(ModelError):
     """The model cannot be reached or is overloaded: {detail}"""
 
-    code = "model_unavailable"
-
 
 class ModelCutOff(ModelError):
     """The model's stream ended before the answer did: {detail}"""
-
-    code = "model_cut_off"
 
 
 class ModelNonsense(ModelError):
     """The model's stream could not be understood: {detail}"""
 
-    code = "model_nonsense"
-
 
 class ModelSilent(ModelError):
     """The model said nothing for {seconds} s."""
-
-    code = "model_silent"
 
 
 class ModelRefused(ModelError):
     """The model's server refused the request: {detail}"""
 
-    code = "model_refused"
-
 
 class ContextTooLong(ModelError):
     """The question alone is {tokens} tokens; the model is shown at most {budget}."""
-
-    code = "context_too_long"
 
 
 class WorkerStopped(ModelError):
     """The worker stopped in the middle of the reply; another goes on."""
 
-    code = "worker_stopped"
-
 
 class WorkerLost(ModelError):
     """{attempts} attempts ended without a word from their worker."""
-
-    code = "worker_lost"
 
 
 class QuestionParked(ModelError):
@@ -234,10 +223,6 @@ class ReadModelsMissing(Unusable):
     """The database has no {names}: run `bichat migrate` or, in use, `bichat projections rebuild {models}`."""
 
 
-class BuildStuck(Unusable):
-    """{build} {reason}"""
-
-
 class RebuildOutdated(Unusable):
     """{name} has a build of newer code (fold {fold}, this is {ours}): do this with that."""
 
@@ -266,11 +251,7 @@ class NoWayBack(Unusable):
     """There is no other build of {name} to go back to."""
 
 
-class NotParked(Unusable):
-    """Dialogue {dialogue} is not parked in {name}."""
-
-
-class NotDroppable(Unusable):
+class BuildUnfit(Unusable):
     """{build} {reason}."""
 
 

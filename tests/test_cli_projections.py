@@ -110,6 +110,12 @@ def test_a_poisoned_dialogue_is_retried_after_the_fix(
         assert run(environ, "rebuild", "usage", "--with-parked").returncode == 0
         [parked] = [one for one in json.loads(run(environ, "status", "--json").stdout) if one["parked"]]
         assert parked["id"] == "usage_v1_g2"
+        [waits] = json.loads(run(environ, "parked", "usage", "--json").stdout)
+        assert (waits["build"], waits["dialogue_id"]) == ("usage_v1_g2", str(bad.stream_id))
+        assert (waits["version"], bool(waits["error"])) == (bad.version, True)
+        assert f" {bad.stream_id} " in run(environ, "parked").stdout
+        other = run(environ, "retry", "usage", "--dialogue", str(written[0].command_id))
+        assert (other.returncode, "no such parked dialogue in usage" in other.stderr) == (1, True)
         vain = run(environ, "retry", "usage")
         assert (vain.returncode, "still parked" in vain.stdout) == (1, True), vain.stderr
         assert run(environ, "verify", "usage").returncode == 0

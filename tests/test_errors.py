@@ -7,7 +7,7 @@ import string
 
 import pytest
 
-from bichat.errors import BichatError
+from bichat.errors import BichatError, ModelError
 
 
 def kinds(parent: type[BichatError] = BichatError) -> list[type[BichatError]]:
@@ -23,3 +23,10 @@ def test_every_error_is_one_sentence_with_its_facts(kind: type[BichatError]) -> 
     assert all(f"<{name}>" in str(error) for name in names)
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), str(again), again.facts) == (kind, str(error), error.facts)
+
+
+def test_the_codes_that_are_stored_stay_what_they_are() -> None:
+    assert {kind.code for kind in (ModelError, *ModelError.__subclasses__())} == {
+        "model_error", "model_unavailable", "model_cut_off", "model_nonsense", "model_silent",
+        "model_refused", "context_too_long", "worker_stopped", "worker_lost", "parked",
+    }  # fmt: skip

@@ -10,7 +10,7 @@ import click
 
 from bichat.cli import database
 from bichat.cli.output import Progress, as_json, table, told
-from bichat.errors import NotParked
+from bichat.errors import NotFound
 
 if TYPE_CHECKING:
     from bichat.projections.read_model import ReadModel
@@ -208,7 +208,7 @@ def retry(name: str, dialogue: UUID | None) -> None:
                 outcome = f"still parked: {one.parked.error}" if one.parked else "goes on"
                 click.echo(f"{build.id} {one.dialogue_id}: {one.events} events applied, {outcome}")
     if dialogue and not found:
-        raise NotParked(dialogue=dialogue, name=name)
+        raise NotFound(what=f"parked dialogue in {name}")
     sys.exit(1 if still else 0)
 
 

@@ -132,10 +132,7 @@ class ReplyStarted(Fact, frozen=True, kw_only=True, omit_defaults=True):
 
 @fact()
 class ReplyFailed(Fact, frozen=True, kw_only=True, omit_defaults=True):
-    """An attempt ended without an answer; unless `final`, the question waits for the next one.
-
-    `attempt` is 0 if none was under way: nobody could come to the question.
-    """
+    """An attempt (0: none was under way) ended without an answer; unless `final`, the question waits on."""
 
     message_id: UUID
     attempt: int
@@ -240,7 +237,7 @@ def evolve(state: DialogueState, event: Event) -> DialogueState:  # noqa: PLR091
             wanted = replace(state.unanswered[asked], cancel_requested=True)
             return replace(state, unanswered=state.unanswered.set(asked, wanted))
         case ReplyCancelled(message_id=asked, attempt=attempt, account_due=due):
-            return _ended(state, asked, "cancelled", account_due=attempt if due else 0)
+            return _ended(state, asked, "cancelled", attempt if due else 0)
         case ReplyAccounted(message_id=asked):
             told = replace(state.unanswered[asked], account_due=0)
             return replace(state, unanswered=state.unanswered.set(asked, told))
@@ -260,13 +257,11 @@ def _said(state: DialogueState, said: MessageAdded, version: int) -> DialogueSta
     return replace(state, message_count=state.message_count + 1, unanswered=unanswered, running=running)
 
 
-def _ended(
-    state: DialogueState, asked: UUID, status: QuestionStatus, *, account_due: int = 0
-) -> DialogueState:
+def _ended(state: DialogueState, asked: UUID, status: QuestionStatus, due: int = 0) -> DialogueState:
     ended = replace(
         state.unanswered[asked],
         status=status,
-        account_due=account_due or state.unanswered[asked].account_due,
+        account_due=due or state.unanswered[asked].account_due,
         # A wish to cancel outlives an attempt that failed on the way, not the reply's end.
         cancel_requested=status == "waiting" and state.unanswered[asked].cancel_requested,
     )

@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import Struct
 from psycopg import Connection
 
-from bichat.errors import BuildStuck
+from bichat.errors import BuildUnfit
 from bichat.events import slices
 from bichat.events.slices import Slice
 from bichat.projections import parking, sql, versions
@@ -44,7 +44,7 @@ class LoadSlice(Struct, frozen=True):
         values = {**build.names, "slice": self.slice.number, "events": events}
         if connection.execute(statement("rebuild", "loaded"), values).rowcount != 1:
             # A process of an earlier run, which was killed, was still at it.
-            raise BuildStuck(build=build.id, reason=f"has slice {self.slice.number} from an earlier run")
+            raise BuildUnfit(build=build.id, reason=f"has slice {self.slice.number} from an earlier run")
 
 
 class IndexBuild(Struct, frozen=True):

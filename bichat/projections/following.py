@@ -10,7 +10,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from bichat.errors import BuildStuck, EventTooNew
+from bichat.errors import BuildUnfit, EventTooNew
 from bichat.projections import versions
 from bichat.projections.processes import Database, Desk
 from bichat.projections.read_model import Build
@@ -49,7 +49,7 @@ class Followers:
         self._stop()
 
     def hand_over(self) -> None:
-        """Lets projectors follow alone; raises `BuildStuck` when they do so only for what serves.
+        """Lets projectors follow alone; raises `BuildUnfit` when they do so only for what serves.
 
         Then they are of older code, and what is switched to would stand still.
         """
@@ -60,7 +60,7 @@ class Followers:
         if not self._all_held(TAKEN_OVER):
             names = ", ".join(build.id for build in self._builds)
             reason = "would be followed by nobody: the projectors that run are of older code"
-            raise BuildStuck(build=names, reason=reason)
+            raise BuildUnfit(build=names, reason=reason)
 
     def _stop(self) -> None:
         for runner in self._runners:
@@ -92,7 +92,7 @@ def _held(connection: Connection[Any], build: Build) -> bool:
 def catch_up(
     connection: Connection[Any], builds: Sequence[Build], progress: Callable[[str, int, int], None]
 ) -> None:
-    """Returns once the builds are near the end of the log; raises `BuildStuck` when one does not move."""
+    """Returns once the builds are near the end of the log; raises `BuildUnfit` when one does not move."""
     for build in builds:
         start = last = _standing(connection, build)[1]
         moved = time.monotonic()
@@ -104,14 +104,14 @@ def catch_up(
             if position > last:
                 last, moved = position, time.monotonic()
             if time.monotonic() - moved > STUCK:
-                raise BuildStuck(build=build.id, reason=f"does not follow the log: {error or 'no word'}")
+                raise BuildUnfit(build=build.id, reason=f"does not follow the log: {error or 'no word'}")
             time.sleep(0.05)
 
 
 def _standing(connection: Connection[Any], build: Build) -> tuple[bool, int, int, str]:
     row = connection.execute(statement("rebuild", "standing"), build.names | {"id": build.id}).fetchone()
     if row is None:
-        raise BuildStuck(build=build.id, reason="was dropped")
+        raise BuildUnfit(build=build.id, reason="was dropped")
     running, position, head, error = row
     return running, position, head, error
 

@@ -16,7 +16,7 @@ from msgspec import Struct
 from psycopg import Connection
 
 from bichat.errors import (
-    BuildStuck,
+    BuildUnfit,
     ProcessFailed,
     RebuildDiffers,
     RebuildOutdated,
@@ -79,7 +79,7 @@ def rebuild(
             work = _Rebuild(database, here, pool, progress)
             for one in work.run(models, with_parked):
                 done.append(one)
-    except (psycopg.Error, ProcessFailed, BuildStuck, SwitchTimedOut) as error:
+    except (psycopg.Error, ProcessFailed, BuildUnfit, SwitchTimedOut) as error:
         raise RebuildStopped(
             reason=described(error).rstrip("."), served=_served(done, work.switching if work else False)
         ) from error
@@ -165,7 +165,7 @@ class _Rebuild:
     def _look(self, build: Build) -> _Begun:
         found = self._find(build.model)
         if not found or found.build.number != build.number:
-            raise BuildStuck(build=build.id, reason="was dropped")
+            raise BuildUnfit(build=build.id, reason="was dropped")
         return found
 
     def _mark(self, build: Build, phase: str, error: str = "") -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from psycopg import Connection
 from psycopg.errors import DeadlockDetected, LockNotAvailable, UndefinedTable
 
-from bichat.errors import BuildStuck, NotDroppable, ReadModelsMissing, SwitchTimedOut
+from bichat.errors import BuildUnfit, ReadModelsMissing, SwitchTimedOut
 from bichat.projections import dialogues, replies, transcripts, usage
 from bichat.projections.read_model import Build, ReadModel
 from bichat.projections.sql import filled, statement
@@ -124,7 +124,7 @@ def switch(connection: Connection[Any], build: Build) -> float:
 def _caught_up(connection: Connection[Any], build: Build) -> bool:
     """Whether nobody who has seen something will miss it; from here on both checkpoints stand still.
 
-    Raises `BuildStuck` when the build was dropped.
+    Raises `BuildUnfit` when the build was dropped.
     """
     connection.execute(statement("versions", "patience"))
     connection.execute(statement("versions", "lock"))  # what serves is changed by one at a time
@@ -132,7 +132,7 @@ def _caught_up(connection: Connection[Any], build: Build) -> bool:
     both = [build.number, now.number if now else 0]
     at = dict(connection.execute(statement("versions", "stop"), (*build.key[:2], both)).fetchall())
     if build.number not in at:
-        raise BuildStuck(build=build.id, reason="was dropped")
+        raise BuildUnfit(build=build.id, reason="was dropped")
     return now is None or at[build.number] >= at.get(now.number, 0)
 
 
@@ -156,7 +156,7 @@ def drop(connection: Connection[Any], key: tuple[str, int, int], *, serves: bool
 
 
 def drop_named(connection: Connection[Any], name: str, *, serving: bool = False) -> None:
-    """Takes away the build called `name`; raises `NotDroppable` when it is in use.
+    """Takes away the build called `name`; raises `BuildUnfit` when it is in use.
 
     `serving`: also one that serves a shape which this code does not know, and nobody follows.
     """
@@ -164,13 +164,13 @@ def drop_named(connection: Connection[Any], name: str, *, serving: bool = False)
     key = (found[1], int(found[2]), int(found[3])) if found else ("", 0, 0)
     row = connection.execute(statement("versions", "named"), key).fetchone()
     if row is None:
-        raise NotDroppable(build=name, reason="is no build: see `bichat projections status`")
+        raise BuildUnfit(build=name, reason="is no build: see `bichat projections status`")
     serves, being_built, others = row
     known = any(model.name == key[0] and model.shape == key[1] for model in MODELS)
     if being_built:
-        raise NotDroppable(build=name, reason="is being built: stop that first")
+        raise BuildUnfit(build=name, reason="is being built: stop that first")
     if serves and (known or others):
-        raise NotDroppable(build=name, reason="serves")
+        raise BuildUnfit(build=name, reason="serves")
     if serves and not serving:
-        raise NotDroppable(build=name, reason="serves code of another shape; --serving drops it all the same")
+        raise BuildUnfit(build=name, reason="serves code of another shape; --serving drops it all the same")
     drop(connection, key, serves=serves)

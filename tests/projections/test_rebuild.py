@@ -14,7 +14,7 @@ import pytest
 from msgspec.structs import replace
 
 from bichat.errors import (
-    NotDroppable,
+    BuildUnfit,
     ProcessFailed,
     ReadModelsMissing,
     RebuildDiffers,
@@ -194,12 +194,12 @@ def test_the_last_build_is_kept_and_followed_for_a_way_back(database_url: str, l
         rebuilt(database_url, "dialogues")
         assert versions.serving(connection, first.model) == replace(first, number=3)
         assert versions.kept(connection, first.model) == [first]
-        with pytest.raises(NotDroppable, match="dialogues_v1_g3 serves"):
+        with pytest.raises(BuildUnfit, match="dialogues_v1_g3 serves"):
             versions.drop_named(connection, "dialogues_v1_g3")
         versions.drop_named(connection, "dialogues_v1_g1")
         assert versions.kept(connection, first.model) == []
         for name in ("dialogues_v1_g1", "dialogues", "x; drop table bichat.stored_events", "log_v1_g1"):
-            with pytest.raises(NotDroppable, match="is no build"):
+            with pytest.raises(BuildUnfit, match="is no build"):
                 versions.drop_named(connection, name)
 
 
@@ -308,7 +308,7 @@ def test_a_new_shape_is_filled_before_it_serves_and_leaves_the_old_one_alone(
         assert {"usage_v2_g1"} <= {build.id for build in versions.followed(connection)}
         assert "usage_v1_g1" not in {build.id for build in versions.followed(connection)}
         assert rows(database_url, old) == before == rows(database_url, done.build)
-        with pytest.raises(NotDroppable, match="code of another shape"):
+        with pytest.raises(BuildUnfit, match="code of another shape"):
             versions.drop_named(connection, "usage_v1_g1")
         versions.drop_named(connection, "usage_v1_g1", serving=True)  # nobody follows or knows it any more
         assert connection.execute("select to_regclass('bichat.usage_v1')").fetchone() == (None,)
