@@ -26,7 +26,8 @@ def test_every_error_is_one_sentence_with_its_facts(kind: type[BichatError]) -> 
 
 
 def test_the_codes_that_are_stored_stay_what_they_are() -> None:
-    assert {kind.code for kind in (ModelError, *ModelError.__subclasses__())} == {
+    kinds: list[type[ModelError]] = [ModelError, *ModelError.__subclasses__()]
+    assert {kind.code for kind in kinds} == {
         "model_error", "model_unavailable", "model_cut_off", "model_nonsense", "model_silent",
         "model_refused", "context_too_long", "worker_stopped", "worker_lost", "parked",
     }  # fmt: skip
