@@ -89,12 +89,13 @@ class Turn:
 
     async def wanted(self) -> bool:
         """Whether the log, not a read model that may lag behind, still wants this attempt to end well."""
+        attempt = self._attempt  # before the log is read: one that starts meanwhile is not in what is read
         stream = await asyncio.to_thread(self._kit.ledger.load, self._claim.dialogue_id)
         question = stream.state.unanswered.get(self._claim.message_id)
         if question is None or question.cancel_requested:
             return False
-        if self._attempt:  # a question that was asked again waits for another attempt
-            return question.status == "running" and question.attempt == self._attempt
+        if attempt:  # a question that was asked again waits for another attempt
+            return question.status == "running" and question.attempt == attempt
         return question.status in ("waiting", "running")
 
     async def run(self) -> float:
