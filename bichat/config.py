@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from bichat.errors import WrongSetting
+from bichat.errors.unusable import WrongSetting
 
 DEFAULT_MODEL = "gpt-4.1-mini"
 """Asked when neither a model is configured nor the small one comes along."""

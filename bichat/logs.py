@@ -18,7 +18,8 @@ import psycopg
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.msgspec import MsgspecFormatter
 
-from bichat.errors import BichatError, ModelError
+from bichat.errors import BichatError
+from bichat.errors.model import ModelError
 
 Form = Literal["text", "json"]
 _Raised = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]

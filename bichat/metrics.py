@@ -26,7 +26,9 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from bichat.errors import BichatError, ModelError, WrongSetting
+from bichat.errors import BichatError
+from bichat.errors.model import ModelError
+from bichat.errors.unusable import WrongSetting
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 if parent_process():  # of a rebuild: it ends soon, and its files would not

@@ -16,7 +16,14 @@ from msgspec import Meta, Struct
 
 from bichat import metrics
 from bichat.config import Config
-from bichat.errors import ModelCutOff, ModelError, ModelNonsense, ModelRefused, ModelSilent, ModelUnavailable
+from bichat.errors.model import (
+    ModelCutOff,
+    ModelError,
+    ModelNonsense,
+    ModelRefused,
+    ModelSilent,
+    ModelUnavailable,
+)
 
 if TYPE_CHECKING:
     import httpx2  # openai's

@@ -19,7 +19,8 @@ from prometheus_client.multiprocess import mark_process_dead
 from bichat import logs, tracing, wiring
 from bichat.config import Config, environment
 from bichat.embedded import Part, Servers, owned, refuse_if_owned
-from bichat.errors import BichatError, PortTaken, WrongSetting
+from bichat.errors import BichatError
+from bichat.errors.unusable import PortTaken, WrongSetting
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Literal
 
 from bichat import __version__
 from bichat.config import Config
-from bichat.errors import ModelError, Refused, WrongSetting
+from bichat.errors import Refused
+from bichat.errors.model import ModelError
+from bichat.errors.unusable import WrongSetting
 
 if TYPE_CHECKING:  # none of it is imported before traces are on: it takes long, and may not be installed
     from opentelemetry.sdk.trace import TracerProvider

@@ -14,7 +14,7 @@ from bichat import tracing
 from bichat.config import Config, environment
 from bichat.doorbell import Doorbell
 from bichat.embedded import owner
-from bichat.errors import WrongSetting
+from bichat.errors.unusable import WrongSetting
 from bichat.events import schema
 from bichat.events.keys import KeyStore
 from bichat.events.ledger import Ledger

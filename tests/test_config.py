@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bichat.config import Config, environment, load
-from bichat.errors import WrongSetting
+from bichat.errors.unusable import WrongSetting
 
 KEY = "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY="
 GIVEN = {

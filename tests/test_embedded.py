@@ -22,7 +22,7 @@ from bichat.embedded import attached_or_owned, owned, with_secrets
 from bichat.embedded.account import Account
 from bichat.embedded.runtime import Runtime
 from bichat.embedded.smollm import weights
-from bichat.errors import DataDirectoryTaken, PartFailed, WrongSetting
+from bichat.errors.unusable import DataDirectoryTaken, PartFailed, WrongSetting
 
 NO_MODEL = "http://127.0.0.1:9/v1"
 STORES = ("database_url", "redis_url")

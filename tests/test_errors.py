@@ -7,7 +7,8 @@ import string
 
 import pytest
 
-from bichat.errors import BichatError, ModelError
+from bichat.errors import BichatError
+from bichat.errors.model import ModelError
 
 
 def kinds(parent: type[BichatError] = BichatError) -> list[type[BichatError]]:

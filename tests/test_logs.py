@@ -156,7 +156,8 @@ def test_errors_are_told_without_the_values_that_they_quote(form: str, database_
         form,
         f"""
         import asyncio, psycopg, sys, threading
-        from bichat.errors import LogUnavailable, ModelRefused
+        from bichat.errors import LogUnavailable
+        from bichat.errors.model import ModelRefused
         from eventsourcing.persistence import IntegrityError
 
         def fail(query, *values):

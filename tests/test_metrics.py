@@ -24,7 +24,8 @@ from bichat import metrics
 from bichat.commands.batch import Batch, Job, Outcome
 from bichat.commands.dialogue import RenameDialogue
 from bichat.config import Config
-from bichat.errors import ModelCutOff, ModelRefused, VersionRace
+from bichat.errors import VersionRace
+from bichat.errors.model import ModelCutOff, ModelRefused
 from bichat.model import ChatMessage, ChatRequest, Model
 from tests.api.test_metrics import Series, parsed, value
 from tests.api.tokens import token

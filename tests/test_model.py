@@ -11,7 +11,14 @@ from llmock.pytest_plugin import LLMock
 from llmock.scenarios import Fail
 
 from bichat.config import Config
-from bichat.errors import ModelCutOff, ModelError, ModelNonsense, ModelRefused, ModelSilent, ModelUnavailable
+from bichat.errors.model import (
+    ModelCutOff,
+    ModelError,
+    ModelNonsense,
+    ModelRefused,
+    ModelSilent,
+    ModelUnavailable,
+)
 from bichat.model import ChatMessage, ChatRequest, Chunk, Model, Tokens, canonical
 
 ASKED = ChatRequest(model="m", messages=(ChatMessage("user", "How many orders?"),))

@@ -6,7 +6,8 @@ from msgspec import UNSET
 
 from bichat.api import schemas
 from bichat.events import transcript
-from bichat.events.dialogue import QuestionStatus, Usage
+from bichat.events.dialogue import Usage
+from bichat.events.dialogue_state import QuestionStatus
 from bichat.projections import dialogues
 
 

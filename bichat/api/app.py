@@ -23,6 +23,7 @@ from bichat.api.observed import Application, admitted
 from bichat.api.parameters import query_names, refuse_unknown
 from bichat.api.problems import PRIVATE, FieldError, fields_of, problem
 from bichat.config import Config
+from bichat.errors import unusable
 from bichat.projections.standing import Watches
 
 __all__ = ["Parts", "create_app"]
@@ -36,8 +37,8 @@ STATUS: dict[type[errors.BichatError], int] = {
     errors.NotFound: 404,
     errors.StateForbids: 409,
     errors.VersionRace: 409,
-    errors.RebuildRuns: 409,
-    errors.RebuildOutdated: 409,
+    unusable.RebuildRuns: 409,
+    unusable.RebuildOutdated: 409,
     errors.PreconditionFailed: 412,
     errors.KeyReused: 422,
     errors.Unavailable: 503,
@@ -45,8 +46,8 @@ STATUS: dict[type[errors.BichatError], int] = {
 HEADERS: dict[type[errors.BichatError], dict[str, str]] = {
     errors.NotAuthenticated: {"WWW-Authenticate": "Bearer"},
     errors.StateForbids: {"x-should-retry": "false"},
-    errors.RebuildRuns: {"x-should-retry": "false"},
-    errors.RebuildOutdated: {"x-should-retry": "false"},
+    unusable.RebuildRuns: {"x-should-retry": "false"},
+    unusable.RebuildOutdated: {"x-should-retry": "false"},
     errors.KeyReused: {"x-should-retry": "false"},
     errors.VersionRace: {"Retry-After": "1"},
     errors.Unavailable: {"Retry-After": "1"},

@@ -16,7 +16,8 @@ from litestar import Request
 from msgspec import Meta, Struct
 
 from bichat.config import Config
-from bichat.errors import Forbidden, NotAuthenticated, WrongSetting
+from bichat.errors import Forbidden, NotAuthenticated
+from bichat.errors.unusable import WrongSetting
 
 LONGEST_TOKEN = 8192
 

@@ -8,7 +8,8 @@ from msgspec import Struct
 
 from bichat.api.call import Call
 from bichat.api.schemas import Time
-from bichat.errors import NotFound, RebuildRuns
+from bichat.errors import NotFound
+from bichat.errors.unusable import RebuildRuns
 from bichat.projections import requested, standing
 from bichat.projections.read_model import Build
 from bichat.projections.standing import State

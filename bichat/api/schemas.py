@@ -8,7 +8,8 @@ from uuid import UUID
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from bichat.events.dialogue import QuestionStatus, Role
+from bichat.events.dialogue import Role
+from bichat.events.dialogue_state import QuestionStatus
 
 # `(?!\n)$` is the very end in Python and in ECMAScript; `$` alone also matches before a last newline.
 TEXT = r"^(?=[\s\S]*\S)[^\x00-\x08\x0B\x0C\x0E-\x1F\x7F-\x9F]+$"

@@ -14,7 +14,7 @@ from litestar import Litestar
 
 from bichat.api.call import Parts
 from bichat.api.conversation import Streams
-from bichat.errors import PortTaken, WrongSetting
+from bichat.errors.unusable import PortTaken, WrongSetting
 
 GRACE = 8
 """Seconds that requests under way get to end after SIGTERM; streams end at once."""

@@ -16,7 +16,8 @@ from bichat import __version__, config, embedded, logs
 from bichat.cli.projections import projections
 from bichat.cli.replies import replies
 from bichat.config import Config
-from bichat.errors import BichatError, NobodyServes, WrongSetting
+from bichat.errors import BichatError
+from bichat.errors.unusable import NobodyServes, WrongSetting
 
 LOCAL_TENANT = UUID("00000000-0000-7000-8000-000000000001")
 """Whose dialogues `serve` and `chat` show on one's own machine."""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from bichat import config, embedded
-from bichat.errors import DatabaseLost, Interrupted, NothingHere
+from bichat.errors.unusable import DatabaseLost, Interrupted, NothingHere
 from bichat.logs import described
 
 if TYPE_CHECKING:

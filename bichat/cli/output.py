@@ -17,7 +17,8 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from bichat import config, logs
-from bichat.errors import BichatError, RebuildRuns
+from bichat.errors import BichatError
+from bichat.errors.unusable import RebuildRuns
 
 EVERY = 5.0
 """Seconds between two lines about one step, where there is no terminal to draw a bar on."""

@@ -216,7 +216,7 @@ def retry(name: str, dialogue: UUID | None) -> None:
 @click.argument("name")
 def rollback(name: str) -> None:
     """Let the build serve again that was kept when the last rebuild switched."""
-    from bichat.errors import NoWayBack
+    from bichat.errors.unusable import NoWayBack
     from bichat.projections import versions
 
     [model] = _models((name,))

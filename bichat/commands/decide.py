@@ -6,7 +6,7 @@ from bichat.commands.command import Command, Facts, OpsCommand
 from bichat.commands.dialogue import StartDialogue, change, start
 from bichat.commands.reply import WorkerCommand, decide_reply
 from bichat.errors import NotFound
-from bichat.events.dialogue import DialogueState
+from bichat.events.dialogue_state import DialogueState
 from bichat.events.envelope import Metadata
 
 

@@ -7,13 +7,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from bichat.commands.command import Command, Facts, OpsCommand
-from bichat.errors import (
-    IsArchived,
-    IsDeleted,
-    NotFailed,
-    NotFound,
-    NotRetryable,
-)
+from bichat.errors import IsArchived, IsDeleted, NotFailed, NotFound, NotRetryable
 from bichat.events.dialogue import (
     Asked,
     DialogueArchived,
@@ -21,15 +15,14 @@ from bichat.events.dialogue import (
     DialogueRenamed,
     DialogueRestored,
     DialogueStarted,
-    DialogueState,
     DialogueUnarchived,
     MessageAdded,
-    Question,
     ReplyCancelled,
     ReplyCancelRequested,
     ReplyRequeued,
     Role,
 )
+from bichat.events.dialogue_state import DialogueState, Question
 
 
 class NewMessage(Struct, frozen=True, kw_only=True):

@@ -8,9 +8,7 @@ from bichat.commands.command import Command, Facts
 from bichat.errors import ReplyBusy, ReplyNotDue, StaleAttempt
 from bichat.events.dialogue import (
     AnswerTo,
-    DialogueState,
     MessageAdded,
-    Question,
     ReplyAccounted,
     ReplyCancelled,
     ReplyFailed,
@@ -18,6 +16,7 @@ from bichat.events.dialogue import (
     Shown,
     Usage,
 )
+from bichat.events.dialogue_state import DialogueState, Question
 
 
 class WorkerCommand(Command, frozen=True, kw_only=True):

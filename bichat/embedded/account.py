@@ -7,7 +7,7 @@ import pwd
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bichat.errors import PartFailed
+from bichat.errors.unusable import PartFailed
 
 
 class Account(NamedTuple):

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from bichat.config import Config
-from bichat.errors import DataDirectoryTaken, WrongSetting
+from bichat.errors.unusable import DataDirectoryTaken, WrongSetting
 
 _ANNOUNCED, _LOCK = "servers.json", "lock"
 

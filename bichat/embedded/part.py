@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from bichat.embedded.account import Account
-from bichat.errors import PartFailed
+from bichat.errors.unusable import PartFailed
 
 _PR_SET_PDEATHSIG = 1
 

@@ -16,7 +16,7 @@ from bichat.embedded.account import Account
 from bichat.embedded.leftovers import clear_leftovers
 from bichat.embedded.part import Part
 from bichat.embedded.runtime import Runtime
-from bichat.errors import PartFailed
+from bichat.errors.unusable import PartFailed
 
 DATABASE = "bichat"
 _SETTINGS = {

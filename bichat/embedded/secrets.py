@@ -10,7 +10,7 @@ import msgspec
 
 from bichat.config import Config
 from bichat.embedded.directory import data_directory, write_private
-from bichat.errors import WrongSetting
+from bichat.errors.unusable import WrongSetting
 
 
 class _Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -18,7 +18,7 @@ from bichat.embedded.runtime import Runtime
 from bichat.embedded.secrets import with_secrets
 from bichat.embedded.smollm import CONTEXT_TOKENS, MODEL, smollm, weights
 from bichat.embedded.valkey import valkey
-from bichat.errors import DataDirectoryTaken
+from bichat.errors.unusable import DataDirectoryTaken
 
 
 class Servers:

@@ -11,7 +11,7 @@ from bichat.embedded.account import Account
 from bichat.embedded.leftovers import clear_leftovers
 from bichat.embedded.part import Part
 from bichat.embedded.runtime import Runtime
-from bichat.errors import PartFailed
+from bichat.errors.unusable import PartFailed
 
 _SETTINGS = [
     *("--port", "0", "--unixsocketperm", "700", "--daemonize", "no", "--logfile", ""),

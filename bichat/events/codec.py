@@ -15,7 +15,8 @@ from eventsourcing.domain import DomainEventProtocol
 from eventsourcing.persistence import Mapper, StoredEvent
 from msgspec import Struct
 
-from bichat.errors import EventTooNew, EventUnreadable
+from bichat.errors import EventUnreadable
+from bichat.errors.unusable import EventTooNew
 from bichat.events import envelope
 from bichat.events.envelope import Actor, Cause, Event, Fact, Metadata
 from bichat.events.seal import PersonKey, Place, blank_fields, chain, open_fields, seal_fields

@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta, Struct
 
-from bichat.errors import EventTooNew
+from bichat.errors.unusable import EventTooNew
 
 Private = Annotated[str | None, Meta(extra={"private": True})]
 """Text of a person, sealed in the log: `""` is not given, `None` is erased (its key is gone)."""

@@ -9,7 +9,8 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import tuple_row
 
-from bichat.errors import EventTooNew, EventUnreadable
+from bichat.errors import EventUnreadable
+from bichat.errors.unusable import EventTooNew
 from bichat.events.codec import EventMapper, StoredRow, key_ids
 from bichat.events.envelope import Entry, Unreadable
 from bichat.events.keys import KeyStore

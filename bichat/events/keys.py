@@ -14,7 +14,8 @@ from eventsourcing.application import LRUCache
 from psycopg_pool import ConnectionPool, PoolTimeout
 from uuid_utils.compat import uuid7
 
-from bichat.errors import LogUnavailable, WrongMasterKey
+from bichat.errors import LogUnavailable
+from bichat.errors.unusable import WrongMasterKey
 from bichat.events.seal import PersonKey, derive
 
 Person = tuple[UUID, str]

@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from bichat.errors import LogRejected, LogUnavailable
 from bichat.events.codec import EventMapper, StoredRow, key_ids
-from bichat.events.dialogue import FOLD_VERSION, NOTHING, DialogueState, evolve, freeze, thaw
+from bichat.events.dialogue_state import FOLD_VERSION, NOTHING, DialogueState, evolve, freeze, thaw
 from bichat.events.envelope import Event
 from bichat.events.keys import KeyStore
 from bichat.events.recorder import Found, Group, Head, LogFactory, LogRecorder, Receipt

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from bichat.errors import DatabaseTooNew, DatabaseTooOld, DatabaseUnreachable, DatabaseUnsuitable
+from bichat.errors.unusable import DatabaseTooNew, DatabaseTooOld, DatabaseUnreachable, DatabaseUnsuitable
 
 LOG, KEYS = "bichat", "bichat_keys"
 _FOLDERS = {LOG: "migrations", KEYS: "keys_migrations"}

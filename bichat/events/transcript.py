@@ -16,9 +16,7 @@ from bichat.events.dialogue import (
     DialogueRestored,
     DialogueStarted,
     DialogueUnarchived,
-    Lifecycle,
     MessageAdded,
-    QuestionStatus,
     ReplyAccounted,
     ReplyCancelled,
     ReplyFailed,
@@ -27,6 +25,7 @@ from bichat.events.dialogue import (
     Role,
     Usage,
 )
+from bichat.events.dialogue_state import Lifecycle, QuestionStatus
 from bichat.events.envelope import Event
 
 

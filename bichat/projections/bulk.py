@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import Struct
 from psycopg import Connection
 
-from bichat.errors import BuildUnfit
+from bichat.errors.unusable import BuildUnfit
 from bichat.events import slices
 from bichat.events.slices import Slice
 from bichat.projections import parking, sql, versions

@@ -16,7 +16,7 @@ from psycopg import AsyncConnection, Connection
 from psycopg.rows import tuple_row
 
 from bichat.errors import Invalid
-from bichat.events.dialogue import Lifecycle, QuestionStatus
+from bichat.events.dialogue_state import Lifecycle, QuestionStatus
 from bichat.events.envelope import Event
 from bichat.events.transcript import Dialogue, Message, Turn, transcribe
 from bichat.projections import cursor, sql

@@ -10,7 +10,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from bichat.errors import BuildUnfit, EventTooNew
+from bichat.errors.unusable import BuildUnfit, EventTooNew
 from bichat.projections import versions
 from bichat.projections.processes import Database, Desk
 from bichat.projections.read_model import Build

@@ -17,7 +17,8 @@ from msgspec.structs import replace
 from psycopg import Connection
 from psycopg.rows import args_row, class_row
 
-from bichat.errors import Unavailable, Unusable
+from bichat.errors import Unavailable
+from bichat.errors.unusable import Unusable
 from bichat.events.envelope import Entry, Event
 from bichat.logs import described
 from bichat.projections.read_model import Build

@@ -17,7 +17,7 @@ import psycopg
 from msgspec import Struct
 from psycopg import Connection
 
-from bichat.errors import ProcessFailed
+from bichat.errors.unusable import ProcessFailed
 from bichat.events.feed import Feed
 from bichat.events.keys import KeyStore
 from bichat.logs import described

@@ -13,8 +13,6 @@ from msgspec.structs import replace
 from psycopg import Connection
 
 from bichat.events.dialogue import (
-    NOTHING,
-    DialogueState,
     MessageAdded,
     ReplyAccounted,
     ReplyCancelled,
@@ -22,8 +20,8 @@ from bichat.events.dialogue import (
     ReplyFailed,
     ReplyRequeued,
     ReplyStarted,
-    evolve,
 )
+from bichat.events.dialogue_state import NOTHING, DialogueState, evolve
 from bichat.events.envelope import Event, Fact
 from bichat.events.transcript import Dialogue, transcribe
 from bichat.projections import sql

@@ -15,7 +15,7 @@ import psycopg
 from msgspec import Struct
 from psycopg import Connection
 
-from bichat.errors import (
+from bichat.errors.unusable import (
     BuildUnfit,
     ProcessFailed,
     RebuildDiffers,

@@ -12,14 +12,8 @@ from msgspec.structs import replace
 from psycopg import AsyncConnection, Connection
 from psycopg.rows import class_row, tuple_row
 
-from bichat.events.dialogue import (
-    DialogueState,
-    MessageAdded,
-    Question,
-    QuestionStatus,
-    ReplyFailed,
-    evolve,
-)
+from bichat.events.dialogue import MessageAdded, ReplyFailed
+from bichat.events.dialogue_state import DialogueState, Question, QuestionStatus, evolve
 from bichat.events.envelope import Event
 from bichat.projections import sql
 from bichat.projections.read_model import (

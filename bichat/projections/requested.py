@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import Struct
 from psycopg import AsyncConnection, Connection
 
-from bichat.errors import RebuildOutdated, RebuildRuns
+from bichat.errors.unusable import RebuildOutdated, RebuildRuns
 from bichat.projections.read_model import ReadModel
 from bichat.projections.sql import statement
 from bichat.projections.versions import MODELS

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import psycopg
 
 from bichat import logs, metrics
-from bichat.errors import EventTooNew, Unavailable
+from bichat.errors import Unavailable
+from bichat.errors.unusable import EventTooNew
 from bichat.events.envelope import Entry, Event
 from bichat.logs import described
 from bichat.projections import parking

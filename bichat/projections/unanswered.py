@@ -12,7 +12,7 @@ from msgspec import Struct
 from psycopg import AsyncConnection, Connection
 from psycopg.rows import args_row, class_row, tuple_row
 
-from bichat import errors
+from bichat.errors.model import ContextTooLong, ModelSilent, QuestionParked, WorkerLost, WorkerStopped
 from bichat.projections.replies import MODEL
 from bichat.projections.sql import blocks
 
@@ -22,14 +22,7 @@ STATES: tuple[State, ...] = get_args(State)
 
 
 _OURS = frozenset(
-    kind.code
-    for kind in (
-        errors.ContextTooLong,
-        errors.ModelSilent,
-        errors.WorkerLost,
-        errors.WorkerStopped,
-        errors.QuestionParked,
-    )
+    kind.code for kind in (ContextTooLong, ModelSilent, WorkerLost, WorkerStopped, QuestionParked)
 )
 """Codes of failures that are told in our words."""
 

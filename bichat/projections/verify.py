@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from psycopg import Connection
 
 from bichat import __version__
-from bichat.errors import RebuildOutdated
+from bichat.errors.unusable import RebuildOutdated
 from bichat.events import schema, slices
 from bichat.events.slices import Slice
 from bichat.projections import sql

@@ -9,7 +9,7 @@ from typing import Any
 from psycopg import Connection
 from psycopg.errors import DeadlockDetected, LockNotAvailable, UndefinedTable
 
-from bichat.errors import BuildUnfit, ReadModelsMissing, SwitchTimedOut
+from bichat.errors.unusable import BuildUnfit, ReadModelsMissing, SwitchTimedOut
 from bichat.projections import dialogues, replies, transcripts, usage
 from bichat.projections.read_model import Build, ReadModel
 from bichat.projections.sql import filled, statement

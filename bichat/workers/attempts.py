@@ -7,7 +7,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from bichat.errors import ContextTooLong, ModelError, ModelRefused, WorkerLost, WorkerStopped
+from bichat.errors.model import ContextTooLong, ModelError, ModelRefused, WorkerLost, WorkerStopped
 from bichat.events.dialogue import ReplyFailed, ReplyRequeued, ReplyStarted
 from bichat.events.envelope import Event
 

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from bichat.errors import ContextTooLong
+from bichat.errors.model import ContextTooLong
 from bichat.events.dialogue import MessageAdded, ReplyStarted, Shown
 from bichat.events.envelope import Event
 from bichat.model import ChatMessage, ChatRequest

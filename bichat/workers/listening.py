@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import Any
 
 from bichat import tracing
-from bichat.errors import ModelError, ModelRefused, ModelUnavailable
+from bichat.errors.model import ModelError, ModelRefused, ModelUnavailable
 from bichat.events.dialogue import Usage
 from bichat.model import ChatRequest, Chunk, Model
 from bichat.tokens import count

@@ -16,8 +16,9 @@ from uuid_utils.compat import uuid7
 from bichat import logs
 from bichat.commands.execute import Executor
 from bichat.commands.reply import GiveUpReply
-from bichat.errors import QuestionParked, Refused
-from bichat.events.dialogue import Question
+from bichat.errors import Refused
+from bichat.errors.model import QuestionParked
+from bichat.events.dialogue_state import Question
 from bichat.events.envelope import Actor, Cause, Metadata
 from bichat.events.ledger import Ledger, Stream
 from bichat.logs import described

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 import psycopg
 
 from bichat.doorbell import Doorbell
-from bichat.errors import DatabaseUnreachable
+from bichat.errors.unusable import DatabaseUnreachable
 from bichat.events import schema
 from bichat.events.envelope import Event
 from bichat.events.feed import Feed

@@ -18,7 +18,8 @@ from bichat import logs, metrics
 from bichat.commands.execute import Executor
 from bichat.config import DEFAULT_MODEL, Config
 from bichat.deltas import Deltas
-from bichat.errors import Unavailable, WorkerStopped
+from bichat.errors import Unavailable
+from bichat.errors.model import WorkerStopped
 from bichat.events.ledger import Ledger
 from bichat.model import Model
 from bichat.projections import replies

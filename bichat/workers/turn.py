@@ -14,15 +14,8 @@ from bichat import logs, metrics, tracing
 from bichat.commands.execute import Executor
 from bichat.commands.reply import CompleteReply, EndCancelledReply, FailReply, StartReply, WorkerCommand
 from bichat.deltas import Deltas
-from bichat.errors import (
-    LogRejected,
-    LogUnavailable,
-    ModelError,
-    ModelNonsense,
-    Refused,
-    VersionRace,
-    WorkerLost,
-)
+from bichat.errors import LogRejected, LogUnavailable, Refused, VersionRace
+from bichat.errors.model import ModelError, ModelNonsense, WorkerLost
 from bichat.events.dialogue import Asked, Usage
 from bichat.events.envelope import Actor, Cause, Metadata
 from bichat.events.ledger import Ledger, Stream

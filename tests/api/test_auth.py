@@ -14,7 +14,8 @@ from jwt.algorithms import ECAlgorithm, HMACAlgorithm, RSAAlgorithm
 
 from bichat.api.auth import Verifier
 from bichat.config import Config
-from bichat.errors import NotAuthenticated, WrongSetting
+from bichat.errors import NotAuthenticated
+from bichat.errors.unusable import WrongSetting
 from tests.api.conftest import Api
 from tests.api.tokens import SECRET, token
 from tests.examples import TENANT

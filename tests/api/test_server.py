@@ -17,7 +17,8 @@ from bichat.api.app import of_bichat
 from bichat.api.asking import streamed
 from bichat.api.server import listen
 from bichat.config import Config
-from bichat.errors import PortTaken, ReadsUnavailable
+from bichat.errors import ReadsUnavailable
+from bichat.errors.unusable import PortTaken
 from tests.api.conftest import Api, served
 from tests.api.tokens import SECRET, token
 

@@ -15,7 +15,7 @@ from bichat.api.telling import Telling
 from bichat.chat import parsed
 from bichat.deltas import Said
 from bichat.errors import Invalid
-from bichat.events.dialogue import QuestionStatus
+from bichat.events.dialogue_state import QuestionStatus
 from bichat.events.transcript import Dialogue, Message, Turn
 from bichat.projections.transcripts import Changes, Reply
 from tests.examples import DIALOGUE, NOON, TENANT

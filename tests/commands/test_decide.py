@@ -33,8 +33,6 @@ from bichat.errors import (
     StaleAttempt,
 )
 from bichat.events.dialogue import (
-    NOTHING,
-    DialogueState,
     MessageAdded,
     ReplyAccounted,
     ReplyCancelled,
@@ -42,8 +40,8 @@ from bichat.events.dialogue import (
     ReplyFailed,
     ReplyRequeued,
     Usage,
-    evolve,
 )
+from bichat.events.dialogue_state import NOTHING, DialogueState, evolve
 from bichat.events.envelope import Fact, Metadata
 from tests.examples import (
     ANSWER,

@@ -28,7 +28,8 @@ from bichat.commands.dialogue import (
 from bichat.commands.execute import Executor, Once, Outcome
 from bichat.commands.reply import CompleteReply, FailReply, GiveUpReply
 from bichat.errors import Refused
-from bichat.events.dialogue import NOTHING, Usage, evolve
+from bichat.events.dialogue import Usage
+from bichat.events.dialogue_state import NOTHING, evolve
 from bichat.events.envelope import Metadata
 from bichat.events.ledger import Ledger
 from bichat.events.recorder import LogRecorder

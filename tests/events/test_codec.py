@@ -7,7 +7,8 @@ import hashlib
 import msgspec
 import pytest
 
-from bichat.errors import EventTooNew, EventUnreadable
+from bichat.errors import EventUnreadable
+from bichat.errors.unusable import EventTooNew
 from bichat.events import codec, envelope
 from bichat.events.codec import Draft, EventMapper, StoredRow
 from bichat.events.envelope import Actor, Cause, Fact, Metadata

@@ -8,7 +8,8 @@ from uuid import UUID
 import pytest
 from uuid_utils.compat import uuid7
 
-from bichat.events.dialogue import NOTHING, Asked, DialogueState, MessageAdded, evolve, freeze, thaw
+from bichat.events.dialogue import Asked, MessageAdded
+from bichat.events.dialogue_state import NOTHING, DialogueState, evolve, freeze, thaw
 from bichat.events.envelope import Fact
 from tests.examples import FACTS, QUESTION, events
 

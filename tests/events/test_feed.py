@@ -12,7 +12,7 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from bichat.commands.dialogue import AddMessage
-from bichat.errors import EventTooNew
+from bichat.errors.unusable import EventTooNew
 from bichat.events.envelope import Event, Unreadable
 from bichat.events.feed import Feed
 from bichat.events.ledger import Ledger

@@ -10,7 +10,7 @@ import pytest
 from cryptography.exceptions import InvalidTag
 from uuid_utils.compat import uuid7
 
-from bichat.errors import WrongMasterKey
+from bichat.errors.unusable import WrongMasterKey
 from bichat.events.keys import KeyStore
 from tests.examples import MASTER_KEY, QUESTION, TENANT
 

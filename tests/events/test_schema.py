@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from bichat.errors import DatabaseTooNew, DatabaseTooOld, DatabaseUnreachable, DatabaseUnsuitable
+from bichat.errors.unusable import DatabaseTooNew, DatabaseTooOld, DatabaseUnreachable, DatabaseUnsuitable
 from bichat.events import schema
 
 

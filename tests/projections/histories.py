@@ -30,7 +30,7 @@ from bichat.commands.dialogue import (
 )
 from bichat.commands.reply import CompleteReply, EndCancelledReply, FailReply, GiveUpReply
 from bichat.errors import Refused
-from bichat.events.dialogue import NOTHING, DialogueState, Question, evolve
+from bichat.events.dialogue_state import NOTHING, DialogueState, Question, evolve
 from bichat.events.envelope import Event, Metadata
 from bichat.events.transcript import Dialogue, transcribe
 from bichat.projections.read_model import Build

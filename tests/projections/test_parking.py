@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 from psycopg.errors import DiskFull
 
-from bichat.errors import EventTooNew
+from bichat.errors.unusable import EventTooNew
 from bichat.events.envelope import Entry, Event, Unreadable
 from bichat.projections import parking
 from bichat.projections.parking import Retried

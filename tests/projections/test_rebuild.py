@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from msgspec.structs import replace
 
-from bichat.errors import (
+from bichat.errors.unusable import (
     BuildUnfit,
     ProcessFailed,
     ReadModelsMissing,

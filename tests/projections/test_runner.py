@@ -14,7 +14,7 @@ import pytest
 from msgspec.structs import replace
 from psycopg.errors import DeadlockDetected, DiskFull, LockNotAvailable
 
-from bichat.errors import EventTooNew
+from bichat.errors.unusable import EventTooNew
 from bichat.events.envelope import Event
 from bichat.projections.read_model import Build
 from bichat.projections.runner import Runner, Stale, connect

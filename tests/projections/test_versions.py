@@ -8,7 +8,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from bichat.errors import ReadModelsMissing
+from bichat.errors.unusable import ReadModelsMissing
 from bichat.events import schema
 from bichat.projections import versions
 from bichat.projections.read_model import Build

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from bichat.errors import ModelCutOff, ModelError, ModelUnavailable, WorkerLost, WorkerStopped
+from bichat.errors.model import ModelCutOff, ModelError, ModelUnavailable, WorkerLost, WorkerStopped
 from bichat.events.dialogue import MessageAdded, ReplyFailed, ReplyRequeued, ReplyStarted
 from bichat.workers.attempts import LONGEST_WAIT, SILENT, Tried, expect_worker, next_model, tried, wait
 from tests.examples import QUESTION, SHOWN, events

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bichat.errors import ContextTooLong
+from bichat.errors.model import ContextTooLong
 from bichat.events.dialogue import AnswerTo, Asked, MessageAdded, ReplyCancelRequested, ReplyStarted
 from bichat.events.envelope import Event, Fact
 from bichat.model import ChatMessage, canonical

@@ -15,7 +15,7 @@ import redis
 from bichat.commands.dialogue import AddMessage
 from bichat.commands.execute import Executor, Outcome
 from bichat.doorbell import REPLIES, Doorbell
-from bichat.errors import EventTooNew
+from bichat.errors.unusable import EventTooNew
 from bichat.events import schema
 from bichat.events.envelope import Event
 from bichat.events.feed import Feed
