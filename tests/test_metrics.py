@@ -26,6 +26,8 @@ from bichat.commands.dialogue import RenameDialogue
 from bichat.config import Config
 from bichat.errors import VersionRace
 from bichat.errors.model import ModelCutOff, ModelRefused
+from bichat.events.dialogue_state import NOTHING
+from bichat.events.ledger import Stream
 from bichat.model import ChatMessage, ChatRequest, Model
 from tests.api.test_metrics import Series, parsed, value
 from tests.api.tokens import token
@@ -174,7 +176,7 @@ def test_what_a_rival_forestalled_is_counted(database_url: str) -> None:
         asyncio.run(rival.execute(command, by()))
         rename = RenameDialogue(dialogue_id=command.dialogue_id, label="ours")
         job = Job(rename, by(), None, None, Future())
-        batch = Batch(ledger, {command.dialogue_id: None}, [job], NOON)
+        batch = Batch(ledger, {command.dialogue_id: Stream(NOTHING)}, [job], NOON)
         batch.decide(job)
         asyncio.run(rival.execute(RenameDialogue(dialogue_id=command.dialogue_id, label="theirs"), by()))
         batch.append()

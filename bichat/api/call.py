@@ -74,7 +74,7 @@ class Call(Request[Caller, str, State]):
     async def execute(self, command: Command, body: Struct | None = None) -> Outcome:
         """Runs a command as this caller, with the request's Idempotency-Key and If-Match."""
         by = Metadata(tenant_id=self.user.tenant_id, actor=Actor("user", self.user.id), command_id=uuid7())
-        logs.note(dialogue_id=command.dialogue_id, command_id=by.command_id)
+        logs.note(dialogue_id=command.stream_id, command_id=by.command_id)
         outcome = await self.parts.executor.execute(
             command, by, once=self._once(body), if_match=self._if_match()
         )

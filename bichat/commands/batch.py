@@ -6,18 +6,19 @@ import hmac
 from concurrent.futures import Future
 from contextlib import suppress
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import msgspec
 from msgspec import Struct
 
 from bichat import metrics
-from bichat.commands.command import Command
+from bichat.commands.command import Command, PersonCommand
 from bichat.commands.decide import decide
 from bichat.commands.dialogue import StartDialogue
 from bichat.errors import KeyReused, LogUnavailable, LogUnreadable, PreconditionFailed, VersionRace
 from bichat.events.codec import Draft, StoredRow
-from bichat.events.envelope import Fact, Metadata
+from bichat.events.envelope import Fact, Metadata, has_text
 from bichat.events.ledger import Ledger, Stream
 from bichat.events.recorder import Group, Receipt
 from bichat.events.seal import PersonKey
@@ -72,8 +73,8 @@ class Job(Struct, eq=False):
 class _Pending(Struct, eq=False):
     """What a batch wants to append to one stream, and who waits for it."""
 
-    before: Stream
-    after: Stream
+    before: Stream[Any]
+    after: Stream[Any]
     rows: list[StoredRow] = []
     receipts: list[tuple[int, Receipt]] = []
     answers: list[tuple[Job, int, Outcome | Exception]] = []
@@ -83,9 +84,7 @@ class _Pending(Struct, eq=False):
 class Batch:
     """Decides jobs in order; nobody is answered before what the answer rests on is committed."""
 
-    def __init__(
-        self, ledger: Ledger, held: dict[UUID, Stream | None], jobs: list[Job], now: datetime
-    ) -> None:
+    def __init__(self, ledger: Ledger, held: dict[UUID, Stream[Any]], jobs: list[Job], now: datetime) -> None:
         """Brings the streams of `jobs` up to date in one round trip; raises `LogUnavailable`."""
         self._ledger, self._now = ledger, now
         keys = list({key for job in jobs if (key := job.key())})
@@ -100,7 +99,7 @@ class Batch:
 
     def decide(self, job: Job) -> None:
         """Decides one job; a failure is its own and harms no other."""
-        stream_id = job.command.dialogue_id
+        stream_id = job.command.stream_id
         key = job.key()
         if key in self._keys_taken:
             self.again.append(job)
@@ -130,7 +129,7 @@ class Batch:
         if key:
             self._keys_taken.add(key)
 
-    def append(self) -> dict[UUID, Stream]:
+    def append(self) -> dict[UUID, Stream[Any]]:
         """Appends what was decided, answers everyone, and returns the streams as committed."""
         settled = {
             stream_id: pending
@@ -176,7 +175,7 @@ class Batch:
             stream = stream.after(draft.event(row))
             rows.append(row)
         outcome = Outcome(
-            dialogue_id=job.command.dialogue_id,
+            dialogue_id=job.command.stream_id,
             message_id=_asked(job.command),
             version=stream.head.version,
             position=pending.before.head.position,
@@ -189,28 +188,28 @@ class Batch:
             pending.receipts.append((len(pending.rows), receipt))
         pending.answers.append((job, len(pending.rows), outcome))
 
-    def _draft(self, stream: Stream, job: Job, fact: Fact) -> Draft:
+    def _draft(self, stream: Stream[Any], job: Job, fact: Fact) -> Draft:
         before = stream.head.at
         return Draft(
-            stream_id=job.command.dialogue_id,
+            stream_id=job.command.stream_id,
             version=stream.head.version + 1,
             at=max(self._now, before) if before else self._now,
             by=job.by,
             fact=fact,
-            key=self._sealing_key(stream, job),
+            key=self._sealing_key(stream, job) if has_text(fact) else None,
             prev_hash=stream.head.hash,
         )
 
-    def _sealing_key(self, stream: Stream, job: Job) -> PersonKey:
-        """The key of the dialogue's owner: what is said in it is theirs, whoever says it."""
+    def _sealing_key(self, stream: Stream[Any], job: Job) -> PersonKey:
+        """The key of the stream's owner: what is said in a dialogue is theirs, whoever says it."""
         return self._key(job.by.tenant_id, _owner(stream, job))
 
     def _prepare_keys(self, jobs: list[Job]) -> None:
         """Has the keys of everybody concerned at hand: nobody waits for a key in the middle of a batch."""
         persons = {(job.by.tenant_id, job.by.actor.id) for job in jobs if job.once}
         for job in jobs:
-            stream = self._known.streams.get(job.command.dialogue_id, Stream())
-            if owner := _owner(stream, job):
+            stream = self._known.streams.get(job.command.stream_id)
+            if stream and (owner := _owner(stream, job)):
                 persons.add((job.by.tenant_id, owner))
         with suppress(LogUnavailable):  # then only those whose key is not held have to be refused
             self._ledger.keys.prepare(persons)
@@ -266,17 +265,18 @@ class Batch:
                 job.fail(VersionRace())
 
 
-def _placed(stream: Stream, positions: list[int]) -> Stream:
+def _placed(stream: Stream[Any], positions: list[int]) -> Stream[Any]:
     if not positions:
         return stream
     return msgspec.structs.replace(stream, head=msgspec.structs.replace(stream.head, position=positions[-1]))
 
 
-def _owner(stream: Stream, job: Job) -> str:
-    """Whose the dialogue is, or will be; empty when there is none."""
-    if isinstance(job.command, StartDialogue):
+def _owner(stream: Stream[Any], job: Job) -> str:
+    """Whose text the stream holds, or will; empty when there is none."""
+    if isinstance(job.command, StartDialogue | PersonCommand):
         return job.command.user_id
-    return stream.state.user_id if stream.state.tenant_id == job.by.tenant_id else ""
+    owner: str = stream.state.owner
+    return owner if stream.state.tenant_id == job.by.tenant_id else ""
 
 
 def _asked(command: Command) -> UUID | None:

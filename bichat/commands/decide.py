@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from bichat.commands.command import Command, Facts, OpsCommand
+from typing import Any
+
+from bichat.commands.audit import decide_audit
+from bichat.commands.command import AuditCommand, Command, Facts, OpsCommand, PersonCommand
 from bichat.commands.dialogue import StartDialogue, change, start
+from bichat.commands.person import decide_person
 from bichat.commands.reply import WorkerCommand, decide_reply
 from bichat.errors import NotFound
 from bichat.events.dialogue_state import DialogueState
 from bichat.events.envelope import Metadata
 
 
-def decide(state: DialogueState, command: Command, by: Metadata) -> Facts:
+def decide(state: Any, command: Command, by: Metadata) -> Facts:
     """The facts that `command` makes of `state`; none when it changes nothing.
 
     Raises a `Refused` kind. A person only ever reaches dialogues of their own, but for an `OpsCommand`
-    those of their tenant: another's, another tenant's and none at all are the same `NotFound`.
+    those of their tenant: another's, another tenant's and none at all are the same `NotFound`. Commands on
+    a person or the audit name the tenant, and are sent by those who may.
     """
+    if isinstance(command, AuditCommand):
+        return decide_audit(state, command)
+    if isinstance(command, PersonCommand):
+        return decide_person(state, command)
+    return _of_dialogue(state, command, by)
+
+
+def _of_dialogue(state: DialogueState, command: Command, by: Metadata) -> Facts:
     if isinstance(command, StartDialogue):
         return start(state, command)
     foreign = state.lifecycle == "none" or state.tenant_id != by.tenant_id

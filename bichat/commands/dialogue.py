@@ -6,7 +6,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from bichat.commands.command import Command, Facts, OpsCommand
+from bichat.commands.command import Command, DialogueCommand, Facts, OpsCommand
 from bichat.errors import IsArchived, IsDeleted, NotFailed, NotFound, NotRetryable
 from bichat.events.dialogue import (
     Asked,
@@ -21,6 +21,7 @@ from bichat.events.dialogue import (
     ReplyCancelRequested,
     ReplyRequeued,
     Role,
+    TextErased,
 )
 from bichat.events.dialogue_state import DialogueState, Question
 
@@ -35,7 +36,7 @@ class NewMessage(Struct, frozen=True, kw_only=True):
     asks: Asked | None = None
 
 
-class StartDialogue(Command, frozen=True, kw_only=True):
+class StartDialogue(DialogueCommand, frozen=True, kw_only=True):
     """Opens a dialogue of `user_id` with its first messages."""
 
     user_id: str
@@ -43,41 +44,41 @@ class StartDialogue(Command, frozen=True, kw_only=True):
     label: str = ""
 
 
-class AddMessage(Command, frozen=True, kw_only=True):
+class AddMessage(DialogueCommand, frozen=True, kw_only=True):
     """Says one or several messages, all or none."""
 
     messages: tuple[NewMessage, ...]
 
 
-class RenameDialogue(Command, frozen=True, kw_only=True):
+class RenameDialogue(DialogueCommand, frozen=True, kw_only=True):
     """Gives the dialogue another label."""
 
     label: str
 
 
-class DeleteDialogue(Command, frozen=True, kw_only=True):
+class DeleteDialogue(DialogueCommand, frozen=True, kw_only=True):
     """Takes the dialogue away and ends its replies; nothing leaves the log."""
 
 
-class RestoreDialogue(Command, frozen=True, kw_only=True):
+class RestoreDialogue(DialogueCommand, frozen=True, kw_only=True):
     """Brings a deleted dialogue back."""
 
 
-class ArchiveDialogue(Command, frozen=True, kw_only=True):
+class ArchiveDialogue(DialogueCommand, frozen=True, kw_only=True):
     """Puts the dialogue away; replies under way still end."""
 
 
-class UnarchiveDialogue(Command, frozen=True, kw_only=True):
+class UnarchiveDialogue(DialogueCommand, frozen=True, kw_only=True):
     """Brings an archived dialogue back into use."""
 
 
-class CancelReply(Command, frozen=True, kw_only=True):
+class CancelReply(DialogueCommand, frozen=True, kw_only=True):
     """Ends the reply to a question: at once if it waits, by its worker if it runs."""
 
     message_id: UUID
 
 
-class RetryReply(Command, frozen=True, kw_only=True):
+class RetryReply(DialogueCommand, frozen=True, kw_only=True):
     """Queues a failed or cancelled question again."""
 
     message_id: UUID
@@ -87,6 +88,10 @@ class RetryFailedReply(OpsCommand, frozen=True, kw_only=True):
     """Queues a failed question again, whoever asked it; what its person cancelled stays so."""
 
     message_id: UUID
+
+
+class EraseText(OpsCommand, frozen=True, kw_only=True):
+    """Ends the dialogue's replies and lets everybody drop its text: its person is forgotten."""
 
 
 # --- decisions ------------------------------------------------------------------------------------
@@ -112,6 +117,8 @@ def _message(message: NewMessage) -> MessageAdded:
 def change(state: DialogueState, command: Command) -> Facts:  # noqa: PLR0911 - one arm per command
     """What a person's command makes of a dialogue that they may change."""
     match command:
+        case EraseText():
+            return [*_ended(state), TextErased()] if state.has_text else []
         case RestoreDialogue():
             return [DialogueRestored()] if state.lifecycle == "deleted" else []
         case UnarchiveDialogue() if state.lifecycle != "deleted":
@@ -128,25 +135,32 @@ def change(state: DialogueState, command: Command) -> Facts:  # noqa: PLR0911 - 
         case ArchiveDialogue():
             return [DialogueArchived()]
         case DeleteDialogue():
-            return _delete(state)
+            return [*_ended(state), DialogueDeleted()]
         case CancelReply(message_id=asked):
             return _cancel(asked, state.unanswered.get(asked))
         case RetryReply(message_id=asked):
-            return _retry(asked, state.unanswered.get(asked))
+            return _retry(asked, _askable(state, asked))
         case RetryFailedReply(message_id=asked):
-            return _retry_failed(asked, state.unanswered.get(asked))
+            return _retry_failed(asked, _askable(state, asked))
     raise TypeError(type(command).__name__)
 
 
-def _delete(state: DialogueState) -> Facts:
-    ended: Facts = [
+def _askable(state: DialogueState, asked: UUID) -> Question | None:
+    question = state.unanswered.get(asked)
+    if question and question.version < state.erased:
+        raise NotRetryable(status="erased")
+    return question
+
+
+def _ended(state: DialogueState) -> Facts:
+    """Ends the replies that wait or run; the worker of one that runs has still to say what it cost."""
+    return [
         ReplyCancelled(message_id=asked, attempt=question.attempt, account_due=True)
         if question.status == "running"
         else ReplyCancelled(message_id=asked, attempt=0)
         for asked, question in sorted(state.unanswered.items(), key=lambda item: item[1].version)
         if question.status in ("waiting", "running")
     ]
-    return [*ended, DialogueDeleted()]
 
 
 def _cancel(asked: UUID, question: Question | None) -> Facts:

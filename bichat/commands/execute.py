@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 from eventsourcing.application import LRUCache
@@ -45,7 +46,7 @@ class Executor:
         """`on_commit` is told the last position of each batch; it must neither block nor raise."""
         self._ledger, self._on_commit, self._clock = ledger, on_commit, clock
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._held: LRUCache[UUID, Stream] = LRUCache(_HELD)
+        self._held: LRUCache[UUID, Stream[Any]] = LRUCache(_HELD)
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._closing = False
 
@@ -149,16 +150,16 @@ class Executor:
             return []
         return [job for group in groups for job in self._batch(group)]
 
-    def _states(self, jobs: list[Job]) -> dict[UUID, Stream | None]:
-        return {job.command.dialogue_id: self._state(job.command.dialogue_id) for job in jobs}
+    def _states(self, jobs: list[Job]) -> dict[UUID, Stream[Any]]:
+        return {job.command.stream_id: self._state(job.command) for job in jobs}
 
-    def _state(self, stream_id: UUID) -> Stream | None:
+    def _state(self, command: Command) -> Stream[Any]:
         try:
-            return self._held.get(stream_id)
+            return self._held.get(command.stream_id)
         except KeyError:
-            return None
+            return Stream(command.nothing)
 
-    def _keep(self, committed: dict[UUID, Stream]) -> None:
+    def _keep(self, committed: dict[UUID, Stream[Any]]) -> None:
         due = {}
         for stream_id, stream in committed.items():
             if stream.head.version == 0:

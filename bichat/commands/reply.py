@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from bichat.commands.command import Command, Facts
+from bichat.commands.command import DialogueCommand, Facts
 from bichat.errors import ReplyBusy, ReplyNotDue, StaleAttempt
 from bichat.events.dialogue import (
     AnswerTo,
@@ -19,7 +19,7 @@ from bichat.events.dialogue import (
 from bichat.events.dialogue_state import DialogueState, Question
 
 
-class WorkerCommand(Command, frozen=True, kw_only=True):
+class WorkerCommand(DialogueCommand, frozen=True, kw_only=True):
     """What a worker records on one attempt at a question."""
 
     message_id: UUID
@@ -81,7 +81,7 @@ def decide_reply(state: DialogueState, command: WorkerCommand) -> Facts:  # noqa
     if isinstance(command, GiveUpReply):
         return [_given_up(question, command)]
     if question.attempt != command.attempt or question.status != "running":
-        return _late(question, command)
+        return _late(question, command, erased=question.version < state.erased)
     match command:
         case CompleteReply():
             return [_answer(command)]
@@ -162,8 +162,8 @@ def _cancelled(command: FailReply | EndCancelledReply) -> ReplyCancelled:
     )
 
 
-def _late(question: Question, command: WorkerCommand) -> Facts:
-    """A word about an attempt that has ended: only what it cost, and only once."""
+def _late(question: Question, command: WorkerCommand, *, erased: bool) -> Facts:
+    """A word about an attempt that has ended: only what it cost, and only once; no text once it is erased."""
     if not isinstance(command, EndCancelledReply):
         raise StaleAttempt(attempt=command.attempt)
     if command.attempt == 0 or command.attempt != question.account_due:
@@ -174,7 +174,7 @@ def _late(question: Question, command: WorkerCommand) -> Facts:
         ReplyAccounted(
             message_id=command.message_id,
             attempt=command.attempt,
-            partial=command.partial,
+            partial="" if erased else command.partial,
             usage=command.usage,
         )
     ]

@@ -79,6 +79,10 @@ class NotFailed(StateForbids):
     """Only a reply that failed can be queued again; this one is {status}."""
 
 
+class UnderHold(StateForbids):
+    """A legal hold forbids to forget this person: {holds}."""
+
+
 class ReplyNotDue(StateForbids):
     """There is no reply to start here: the question is {status}."""
 
@@ -124,6 +128,10 @@ class ReadModelBehind(Unavailable):
 
 class DialogueParked(Unavailable):
     """This dialogue cannot be shown for now: something in it could not be read, and is being looked at."""
+
+
+class BeingForgotten(Unavailable):
+    """This person is being forgotten right now: try again in a moment."""
 
 
 class Stopping(Unavailable):

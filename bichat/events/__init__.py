@@ -3,4 +3,6 @@
 Importing this package registers every kind of fact.
 """
 
+from bichat.events import audit as audit
 from bichat.events import dialogue as dialogue
+from bichat.events import person as person

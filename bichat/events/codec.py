@@ -35,6 +35,10 @@ class StoredRow(StoredEvent):
     hash: bytes
     prev_hash: bytes = b""
     """Known while writing only; a reader finds it in the row before."""
+    actor: str | None = None
+    """The person who caused it; known while writing only."""
+    key_id: UUID | None = None
+    """That sealed its text; known while writing only, if there is text."""
     position: int = 0
     recorded_at: datetime | None = None
 
@@ -47,8 +51,8 @@ class Draft(Struct, frozen=True, kw_only=True):
     at: datetime
     by: Metadata
     fact: Fact
-    key: PersonKey
-    """Seals its private fields."""
+    key: PersonKey | None
+    """Seals its private fields; None when it has none."""
     prev_hash: bytes
 
     @property
@@ -100,7 +104,9 @@ class EventMapper(Mapper[UUID]):
             raise TypeError("only drafts can be stored")
         topic = type(draft.fact).__name__
         place = Place(draft.by.tenant_id, draft.stream_id, draft.version, topic)
-        data = seal_fields(envelope.to_data(draft.fact), envelope.kind(topic), place, draft.key)
+        data = envelope.to_data(draft.fact)
+        if draft.key:
+            data = seal_fields(data, envelope.kind(topic), place, draft.key)
         version = type(draft.fact).version
         state = _encoder.encode(
             State(version, draft.at, draft.by.actor, data, draft.by.cause, draft.by.trace)
@@ -109,6 +115,8 @@ class EventMapper(Mapper[UUID]):
             originator_id=draft.stream_id, originator_version=draft.version, topic=topic, state=state,
             tenant_id=draft.by.tenant_id, command_id=draft.by.command_id,
             hash=chain(draft.prev_hash, place, draft.by.command_id, state), prev_hash=draft.prev_hash,
+            actor=draft.by.actor.id if draft.by.actor.kind == "user" else None,
+            key_id=draft.key.key_id if draft.key else None,
         )  # fmt: skip
 
     def to_domain_event(self, stored_event: StoredEvent, *, blind: bool = False) -> Event:

@@ -113,6 +113,11 @@ class DialogueUnarchived(Fact, frozen=True, kw_only=True, omit_defaults=True):
 
 
 @fact()
+class TextErased(Fact, frozen=True, kw_only=True, omit_defaults=True):
+    """Its person was forgotten: no text from before this is shown any more, nor can it be opened."""
+
+
+@fact()
 class ReplyStarted(Fact, frozen=True, kw_only=True, omit_defaults=True):
     """A worker is about to call the model; an earlier attempt at this question is given up."""
 

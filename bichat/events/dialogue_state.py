@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 from uuid import UUID
 
 import immutables
@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from bichat.events.dialogue import (
     DialogueArchived,
     DialogueDeleted,
+    DialogueRenamed,
     DialogueRestored,
     DialogueStarted,
     DialogueUnarchived,
@@ -23,6 +24,7 @@ from bichat.events.dialogue import (
     ReplyFailed,
     ReplyRequeued,
     ReplyStarted,
+    TextErased,
 )
 from bichat.events.envelope import Event
 
@@ -54,18 +56,53 @@ class DialogueState(Struct, frozen=True, kw_only=True):
     message_count: int = 0
     unanswered: immutables.Map[UUID, Question] = immutables.Map()
     running: UUID | None = None
+    has_text: bool = False
+    """Something may have been said since the last erasure."""
+    erased: int = 0
+    """The version of the last erasure: text from before it is gone."""
+
+    fold_version: ClassVar[int] = 2
+
+    @property
+    def owner(self) -> str:
+        """What is said in a dialogue is its person's, whoever says it."""
+        return self.user_id
+
+    @property
+    def weight(self) -> int:
+        """The questions without an answer."""
+        return len(self.unanswered)
+
+    def after(self, event: Event) -> DialogueState:
+        """As `evolve`."""
+        return evolve(self, event)
+
+    def frozen(self) -> bytes:
+        """As `freeze`."""
+        return freeze(self)
+
+    @classmethod
+    def thawed(cls, data: bytes) -> DialogueState:
+        """As `thaw`."""
+        return thaw(data)
 
 
 NOTHING = DialogueState()
 
 
-def evolve(state: DialogueState, event: Event) -> DialogueState:  # noqa: PLR0911 - one arm per fact
+def evolve(state: DialogueState, event: Event) -> DialogueState:  # noqa: PLR0911, PLR0912 - one arm per fact
     """The deciding state after `event`; pure, and blind to text."""
     match event.fact:
         case DialogueStarted(user_id=user_id):
-            return DialogueState(lifecycle="active", tenant_id=event.tenant_id, user_id=user_id)
+            return DialogueState(
+                lifecycle="active", tenant_id=event.tenant_id, user_id=user_id, has_text=True
+            )
         case MessageAdded() as said:
             return _said(state, said, event.version)
+        case DialogueRenamed():
+            return replace(state, has_text=True)
+        case TextErased():
+            return replace(state, has_text=False, erased=event.version)
         case DialogueDeleted():
             return replace(state, lifecycle="deleted")
         case DialogueArchived():
@@ -99,7 +136,9 @@ def _said(state: DialogueState, said: MessageAdded, version: int) -> DialogueSta
     if said.answers is not None:
         unanswered = unanswered.delete(said.answers.message_id)
         running = None if running == said.answers.message_id else running
-    return replace(state, message_count=state.message_count + 1, unanswered=unanswered, running=running)
+    return replace(
+        state, message_count=state.message_count + 1, unanswered=unanswered, running=running, has_text=True
+    )
 
 
 def _ended(state: DialogueState, asked: UUID, status: QuestionStatus, due: int = 0) -> DialogueState:
@@ -116,9 +155,6 @@ def _ended(state: DialogueState, asked: UUID, status: QuestionStatus, due: int =
 
 # --- the deciding state as stored in a snapshot ---------------------------------------------------
 
-FOLD_VERSION = 1
-"""Of `evolve`; raised whenever it changes, so that snapshots of the old fold are not used."""
-
 
 class _Frozen(Struct, frozen=True, kw_only=True):
     lifecycle: Lifecycle
@@ -127,6 +163,8 @@ class _Frozen(Struct, frozen=True, kw_only=True):
     message_count: int
     unanswered: dict[UUID, Question]
     running: UUID | None
+    has_text: bool
+    erased: int
 
 
 def freeze(state: DialogueState) -> bytes:

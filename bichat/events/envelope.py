@@ -17,6 +17,10 @@ Private = Annotated[str | None, Meta(extra={"private": True})]
 """Text of a person, sealed in the log: `""` is not given, `None` is erased (its key is gone)."""
 
 
+Subject = Literal["dialogue", "person", "audit"]
+"""What a stream is about."""
+
+
 class Fact(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Something that happened; the bare class name is its stored name, so it is final.
 
@@ -25,6 +29,7 @@ class Fact(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
 
     version: ClassVar[int] = 1
+    subject: ClassVar[Subject] = "dialogue"
 
 
 class Actor(Struct, frozen=True, array_like=True):
@@ -73,6 +78,11 @@ class Event(Struct, frozen=True, kw_only=True):
     fact: Fact
     hash: bytes
 
+    @property
+    def subject(self) -> Subject:
+        """What its stream is about."""
+        return self.fact.subject
+
     # What the eventsourcing library calls them.
     @property
     def originator_id(self) -> UUID:
@@ -93,6 +103,7 @@ class Unreadable(Struct, frozen=True, kw_only=True):
     position: int
     tenant_id: UUID
     error: str
+    subject: Subject = "dialogue"
 
 
 Entry = Event | Unreadable
@@ -141,6 +152,17 @@ def kind(name: str, version: int = 1, position: int = 0) -> Kind:
 def kinds() -> Iterator[tuple[str, Kind]]:
     """Every registered stored name, in order of registration."""
     yield from _catalog.items()
+
+
+def subject(name: str) -> Subject:
+    """What the streams with facts stored as `name` are about."""
+    found = _catalog.get(name)
+    return found.cls.subject if found else "dialogue"
+
+
+def has_text(fact: Fact) -> bool:
+    """Whether there is text of a person in it, to be sealed."""
+    return any(getattr(fact, name) for name in _catalog[type(fact).__name__].private)
 
 
 def to_data(fact: Fact) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from psycopg.rows import tuple_row
 
 from bichat.errors import EventUnreadable
 from bichat.errors.unusable import EventTooNew
+from bichat.events import envelope
 from bichat.events.codec import EventMapper, StoredRow, key_ids
 from bichat.events.envelope import Entry, Unreadable
 from bichat.events.keys import KeyStore
@@ -86,5 +87,5 @@ class Feed:
             reason = f"{row.topic} cannot be read: {type(error).__name__}"
         return Unreadable(
             stream_id=UUID(str(row.originator_id)), version=row.originator_version, position=row.position,
-            tenant_id=row.tenant_id, error=reason,
+            tenant_id=row.tenant_id, error=reason, subject=envelope.subject(row.topic),
         )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from eventsourcing.application import Application
@@ -19,44 +19,46 @@ from msgspec import Struct
 
 from bichat.errors import LogRejected, LogUnavailable
 from bichat.events.codec import EventMapper, StoredRow, key_ids
-from bichat.events.dialogue_state import FOLD_VERSION, NOTHING, DialogueState, evolve, freeze, thaw
+from bichat.events.dialogue_state import NOTHING, DialogueState
 from bichat.events.envelope import Event
 from bichat.events.keys import KeyStore
 from bichat.events.recorder import Found, Group, Head, LogFactory, LogRecorder, Receipt
+from bichat.events.state import State
 
 T = TypeVar("T")
+S = TypeVar("S", bound=State)
 
 SNAPSHOT_EVERY = 100
 """Events between two snapshots of a stream; more while many questions are open, so that it stays cheap."""
 
 
-class Stream(Struct, frozen=True):
-    """A stream as far as deciding needs it."""
+class Stream(Struct, Generic[S], frozen=True):
+    """A stream as far as deciding needs it; without events, what it will be is said by its state."""
 
+    state: S
     head: Head = Head()
-    state: DialogueState = NOTHING
     snapshot: int = 0
     """The version of its newest snapshot known here."""
 
-    def after(self, event: Event) -> Stream:
+    def after(self, event: Event) -> Stream[S]:
         """This stream with one more event."""
         head = Head(event.version, event.hash, event.position, event.at)
-        return Stream(head, evolve(self.state, event), self.snapshot)
+        return Stream(self.state.after(event), head, self.snapshot)
 
-    def snapshotted(self) -> Stream:
+    def snapshotted(self) -> Stream[S]:
         """This stream once its snapshot is written."""
-        return Stream(self.head, self.state, self.head.version)
+        return Stream(self.state, self.head, self.head.version)
 
     @property
     def snapshot_due(self) -> bool:
         """Whether a snapshot saves the next reader enough work."""
-        return self.head.version - self.snapshot >= SNAPSHOT_EVERY + len(self.state.unanswered) // 10
+        return self.head.version - self.snapshot >= SNAPSHOT_EVERY + self.state.weight // 10
 
 
 class Known(Struct, frozen=True):
     """What a refresh found."""
 
-    streams: dict[UUID, Stream]
+    streams: dict[UUID, Stream[Any]]
     unreadable: dict[UUID, Exception]
     receipts: dict[tuple[UUID, str, str], Receipt]
 
@@ -101,15 +103,15 @@ class Ledger(Application[UUID]):
         assert isinstance(self.mapper, EventMapper)  # noqa: S101 - for the type checker
         return self.mapper.to_domain_event(row, blind=blind)
 
-    def refresh(self, held: dict[UUID, Stream | None], keys: Sequence[tuple[UUID, str, str]]) -> Known:
-        """Brings streams up to date (`None`: not held) and finds receipts, in one round trip.
+    def refresh(self, held: dict[UUID, Stream[Any]], keys: Sequence[tuple[UUID, str, str]]) -> Known:
+        """Brings streams up to date (version 0: not held) and finds receipts, in one round trip.
 
         `keys` are (tenant, user, key). A stream that cannot be read is in `unreadable`, and harms no other.
         """
         ids = list(held)
-        asked = [(i, stream.head.version if stream else -1) for i, stream in held.items()]
-        known = Known({i: stream or Stream() for i, stream in held.items()}, {}, {})
-        for one in self._patiently(lambda: self._rows.refresh(asked, keys, FOLD_VERSION)):
+        asked = [(i, stream.head.version or -1, stream.state.fold_version) for i, stream in held.items()]
+        known = Known(dict(held), {}, {})
+        for one in self._patiently(lambda: self._rows.refresh(asked, keys)):
             if one.receipt:
                 known.receipts[keys[one.asked]] = one.receipt
             elif ids[one.asked] not in known.unreadable:
@@ -120,7 +122,8 @@ class Ledger(Application[UUID]):
         try:
             if found.snapshot:
                 head, state = found.snapshot
-                known.streams[stream_id] = Stream(head, thaw(state), head.version)
+                thawed = type(known.streams[stream_id].state).thawed(state)
+                known.streams[stream_id] = Stream(thawed, head, head.version)
             elif found.row:
                 event = self.decode(found.row, blind=True)
                 known.streams[stream_id] = known.streams[stream_id].after(event)
@@ -128,12 +131,16 @@ class Ledger(Application[UUID]):
             known.unreadable[stream_id] = error
             del known.streams[stream_id]
 
-    def load(self, stream_id: UUID) -> Stream:
-        """A stream as it stands in the log now; an empty one when there is none.
+    def load(self, dialogue_id: UUID) -> Stream[DialogueState]:
+        """A dialogue as it stands in the log now; an empty one when there is none.
 
         Raises what kept it from being read: `EventTooNew`, `EventUnreadable`, or what the fold met.
         """
-        known = self.refresh({stream_id: None}, ())
+        return self.stream(dialogue_id, NOTHING)
+
+    def stream(self, stream_id: UUID, nothing: S) -> Stream[S]:
+        """The same for a stream of any kind: `nothing` is its state before the first event."""
+        known = self.refresh({stream_id: Stream(nothing)}, ())
         if stream_id in known.unreadable:
             raise known.unreadable[stream_id]
         return known.streams[stream_id]
@@ -143,11 +150,11 @@ class Ledger(Application[UUID]):
         with _available():
             return self._rows.append(groups)
 
-    def keep_snapshots(self, streams: dict[UUID, Stream]) -> None:
+    def keep_snapshots(self, streams: dict[UUID, Stream[Any]]) -> None:
         """Writes the deciding states of these streams, so that nobody folds them from the start again."""
         rows = [
-            (i, s.state.tenant_id, FOLD_VERSION, s.head.version, s.head.position, s.head.at, s.head.hash,
-             freeze(s.state))
+            (i, s.state.tenant_id, s.state.fold_version, s.head.version, s.head.position, s.head.at,
+             s.head.hash, s.state.frozen())
             for i, s in streams.items()
         ]  # fmt: skip
         with _available():

@@ -111,19 +111,20 @@ _APPEND = (
     "select winner, positions from bichat.append("
     "%b::uuid[], %b::bigint[], %b::bytea[],"
     "%b::int[], %b::bigint[], %b::text[], %b::bytea[], %b::uuid[], %b::uuid[], %b::bytea[],"
-    "%b::int[], %b::uuid[], %b::text[], %b::text[], %b::bytea[], %b::uuid[], %b::text[], %b::bigint[])"
+    "%b::int[], %b::uuid[], %b::text[], %b::text[], %b::bytea[], %b::uuid[], %b::text[], %b::bigint[],"
+    "%b::text[], %b::uuid[])"
 )
 
 # Everything that a batch has to know before it decides, in one snapshot: for a stream that is not held
 # (version -1) its newest snapshot, the events after that or after the held version, and receipts.
 _REFRESH = f"""
 with asked as (
-    select * from unnest(%b::uuid[], %b::bigint[]) with ordinality as a(stream, held, nr)
+    select * from unnest(%b::uuid[], %b::bigint[], %b::int[]) with ordinality as a(stream, held, fold, nr)
 ), base as (
     select a.nr, a.stream, s.state, s.hash, s.position, s.at,
            case when a.held >= 0 then a.held else coalesce(s.version, 0) end as version
     from asked a
-    left join bichat.snapshots s on a.held < 0 and s.stream_id = a.stream and s.fold_version = %b
+    left join bichat.snapshots s on a.held < 0 and s.stream_id = a.stream and s.fold_version = a.fold
 )
 select 0, nr, stream, version, null::text, state, null::uuid, null::uuid, hash, position, at
 from base where state is not null
@@ -175,15 +176,20 @@ class LogRecorder(PostgresApplicationRecorder):
             [r.user_id for _, r, _ in receipts], [r.key for _, r, _ in receipts],
             [r.fingerprint for _, r, _ in receipts], [r.command_id for _, r, _ in receipts],
             [r.answer for _, r, _ in receipts], [n for _, _, n in receipts],
+            [row.actor for _, row in rows], [row.key_id for _, row in rows],
         )  # fmt: skip
         return {winner - 1: positions for winner, positions in self._rows(_APPEND, parameters)}
 
     def refresh(
-        self, held: Sequence[tuple[UUID, int]], keys: Sequence[tuple[UUID, str, str]], fold_version: int
+        self, held: Sequence[tuple[UUID, int, int]], keys: Sequence[tuple[UUID, str, str]]
     ) -> list[Found]:
-        """What the log knows beyond the held versions (-1: not held), and receipts for `keys`."""
+        """What the log knows of streams beyond the held versions (-1: not held), and receipts for `keys`.
+
+        With each stream goes the version of its fold.
+        """
         parameters = (
-            [stream for stream, _ in held], [version for _, version in held], fold_version,
+            [stream for stream, _, _ in held], [version for _, version, _ in held],
+            [fold for _, _, fold in held],
             [tenant for tenant, _, _ in keys], [user for _, user, _ in keys], [key for _, _, key in keys],
         )  # fmt: skip
         return [

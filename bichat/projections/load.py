@@ -157,7 +157,8 @@ def weight(event: Event) -> int:
 
 def pieces(entries: Iterable[Entry]) -> Iterator[tuple[Piece, Parked | None]]:
     """Dialogues in pieces; with the last one of a dialogue, what kept its history from being read on."""
-    for dialogue_id, history in groupby(entries, lambda entry: entry.stream_id):
+    of_dialogues = (entry for entry in entries if entry.subject == "dialogue")
+    for dialogue_id, history in groupby(of_dialogues, lambda entry: entry.stream_id):
         held: list[Event] = []
         before, broken, weighs = None, None, 0
         for version, entry in enumerate(history, 1):

@@ -56,10 +56,10 @@ def at(entry: Entry, error: str) -> Parked:
 
 
 def sort_out(entries: Iterable[Entry], waiting: Collection[UUID]) -> Batch:
-    """Leaves out the dialogues that wait already, and of others what follows an event that cannot be read."""
+    """What is about dialogues, but those that wait already, up to an event that cannot be read."""
     batch, left_out = Batch([], []), set(waiting)
     for entry in entries:
-        if entry.stream_id in left_out:
+        if entry.subject != "dialogue" or entry.stream_id in left_out:
             continue
         if isinstance(entry, Event):
             batch.events.append(entry)

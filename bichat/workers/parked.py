@@ -18,7 +18,7 @@ from bichat.commands.execute import Executor
 from bichat.commands.reply import GiveUpReply
 from bichat.errors import Refused
 from bichat.errors.model import QuestionParked
-from bichat.events.dialogue_state import Question
+from bichat.events.dialogue_state import NOTHING, DialogueState, Question
 from bichat.events.envelope import Actor, Cause, Metadata
 from bichat.events.ledger import Ledger, Stream
 from bichat.logs import described
@@ -55,7 +55,7 @@ class ParkedQuestions:
     ) -> None:
         """`pool` has connections of the owner in autocommit mode."""
         self._ledger, self._executor, self._pool, self._worker = ledger, executor, pool, worker
-        self._held: dict[UUID, Stream] = {}
+        self._held: dict[UUID, Stream[DialogueState]] = {}
         self._unreadable: dict[UUID, float] = {}
         """When to try them again."""
 
@@ -90,7 +90,7 @@ class ParkedQuestions:
         readable = [i for i in parked if self._unreadable.get(i, now) <= now]
         if not readable:
             return []
-        known = self._ledger.refresh({i: self._held.get(i) for i in readable}, ())
+        known = self._ledger.refresh({i: self._held.get(i, Stream(NOTHING)) for i in readable}, ())
         for dialogue_id, error in known.unreadable.items():
             told = logging.DEBUG if dialogue_id in self._unreadable else logging.ERROR
             log.log(told, "The parked dialogue %s cannot be read: %s", dialogue_id, described(error))

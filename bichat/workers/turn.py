@@ -17,6 +17,7 @@ from bichat.deltas import Deltas
 from bichat.errors import LogRejected, LogUnavailable, Refused, VersionRace
 from bichat.errors.model import ModelError, ModelNonsense, WorkerLost
 from bichat.events.dialogue import Asked, Usage
+from bichat.events.dialogue_state import DialogueState
 from bichat.events.envelope import Actor, Cause, Metadata
 from bichat.events.ledger import Ledger, Stream
 from bichat.model import ChatRequest, Model, canonical
@@ -146,7 +147,7 @@ class Turn:
         )
         return attempts.tried(events, self._claim.message_id)
 
-    def _plan(self, stream: Stream, attempt: int, before: list[Tried]) -> _Plan:
+    def _plan(self, stream: Stream[DialogueState], attempt: int, before: list[Tried]) -> _Plan:
         kit, claim = self._kit, self._claim
         place = Place(claim.dialogue_id, claim.version, stream.head.version)
         shown = context.build(kit.ledger, place, stream.state.unanswered, kit.budget)

@@ -25,7 +25,8 @@ from bichat.errors import (
     PreconditionFailed,
     Stopping,
 )
-from bichat.events.ledger import Ledger
+from bichat.events.dialogue_state import NOTHING
+from bichat.events.ledger import Ledger, Stream
 from tests.examples import NOON, by, opened, question, start, writing
 
 
@@ -212,14 +213,14 @@ def test_a_no_that_rests_on_what_is_not_committed_is_not_told_when_that_loses(
                 )
             )
         ]
-        batch = Batch(ledger, {command.dialogue_id: None}, jobs, NOON)
+        batch = Batch(ledger, {command.dialogue_id: Stream(NOTHING)}, jobs, NOON)
         for job in jobs:
             batch.decide(job)
         gather(rival.execute(RenameDialogue(dialogue_id=command.dialogue_id, label="x"), by()))
         batch.append()
         assert batch.again == jobs
         assert not any(job.future.done() for job in jobs)
-        again = Batch(ledger, {command.dialogue_id: None}, batch.again, NOON)
+        again = Batch(ledger, {command.dialogue_id: Stream(NOTHING)}, batch.again, NOON)
         for job in jobs:
             again.decide(job)
         again.append()

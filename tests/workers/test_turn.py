@@ -12,6 +12,7 @@ from llmock.pytest_plugin import LLMock
 from bichat.deltas import Deltas
 from bichat.doorbell import Doorbell
 from bichat.events.dialogue import ReplyStarted
+from bichat.events.dialogue_state import DialogueState
 from bichat.events.ledger import Ledger, Stream
 from bichat.model import Model
 from bichat.projections.replies import Claim
@@ -41,7 +42,7 @@ def test_a_reply_that_starts_while_the_log_is_looked_at_is_still_wanted(
             turn = Turn(kit, claim, "test")
             load, looked, started = Ledger.load, threading.Event(), threading.Event()
 
-            def slow(ledger: Ledger, stream_id: UUID) -> Stream:
+            def slow(ledger: Ledger, stream_id: UUID) -> Stream[DialogueState]:
                 stream = load(ledger, stream_id)
                 if not looked.is_set():
                     looked.set()
