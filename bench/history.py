@@ -93,7 +93,7 @@ def fill(  # noqa: PLR0917 - what a process is given
     rng = Random(seed)
     town = Town(rng, tenants)
     under_way = [town.opened() for _ in range(OPEN)]
-    held: dict[UUID, Stream | None] = {}
+    held: dict[UUID, Stream[Any]] = {}
     mine, began = 0, datetime.now(UTC) - timedelta(days=DAYS)
     try:
         keys.unlock()
@@ -113,10 +113,12 @@ def fill(  # noqa: PLR0917 - what a process is given
         keys.close()
 
 
-def step(ledger: Ledger, held: dict[UUID, Stream | None], some: list[Running], now: datetime) -> int:
+def step(ledger: Ledger, held: dict[UUID, Stream[Any]], some: list[Running], now: datetime) -> int:
     """Executes the next command of each as one batch, as the writer does; how many events that made."""
     jobs = [Job(one.command, one.by(), None, None, Future()) for one in some]
-    before = {job.command.dialogue_id: held.get(job.command.dialogue_id) for job in jobs}
+    before: dict[UUID, Stream[Any]] = {
+        job.command.stream_id: held.get(job.command.stream_id, Stream(job.command.nothing)) for job in jobs
+    }
     batch = Batch(ledger, before, jobs, now)
     for job in jobs:
         batch.decide(job)
@@ -129,10 +131,10 @@ def step(ledger: Ledger, held: dict[UUID, Stream | None], some: list[Running], n
         ledger.keep_snapshots(due)
         held.update(due)
     heads = ((stream.head.version, before[i]) for i, stream in after.items())
-    return sum(version - (old.head.version if old else 0) for version, old in heads)
+    return sum(version - old.head.version for version, old in heads)
 
 
-def going_on(one: Running, held: dict[UUID, Stream | None]) -> bool:
+def going_on(one: Running, held: dict[UUID, Stream[Any]]) -> bool:
     """Whether the dialogue goes on; then its next command stands in `one`."""
     stream = held[one.command.dialogue_id]
     try:
