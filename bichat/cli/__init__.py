@@ -13,6 +13,7 @@ import click
 import jwt
 
 from bichat import __version__, config, embedded, logs
+from bichat.cli.audit import audit
 from bichat.cli.projections import projections
 from bichat.cli.replies import replies
 from bichat.config import Config
@@ -143,6 +144,7 @@ def chat(message: str | None, url: str | None, token: str | None) -> None:
     sys.exit(terminal.run(url, token, message))
 
 
+bichat.add_command(audit)
 bichat.add_command(projections)
 bichat.add_command(replies)
 
