@@ -12,6 +12,7 @@ from uuid_utils.compat import uuid7
 from bichat.commands.dialogue import NewMessage, StartDialogue
 from bichat.commands.execute import Executor
 from bichat.commands.reply import StartReply
+from bichat.events.audit import AuditRead
 from bichat.events.dialogue import (
     AnswerTo,
     Asked,
@@ -29,11 +30,13 @@ from bichat.events.dialogue import (
     ReplyRequeued,
     ReplyStarted,
     Shown,
+    TextErased,
     Usage,
 )
 from bichat.events.envelope import Actor, Event, Fact, Metadata
 from bichat.events.keys import KeyStore
 from bichat.events.ledger import Ledger
+from bichat.events.person import ErasureOrdered, HoldPlaced, HoldReleased, PersonErased
 
 TENANT = UUID("01a00000-0000-7000-8000-000000000001")
 OTHER_TENANT = UUID("01a00000-0000-7000-8000-000000000002")
@@ -41,6 +44,8 @@ DIALOGUE = UUID("01a00000-0000-7000-8000-00000000000d")
 QUESTION = UUID("01a00000-0000-7000-8000-00000000000a")
 ANSWER = UUID("01a00000-0000-7000-8000-00000000000b")
 COMMAND = UUID("01a00000-0000-7000-8000-00000000000c")
+HOLD = UUID("01a00000-0000-7000-8000-00000000000e")
+ERASURE = UUID("01a00000-0000-7000-8000-00000000000f")
 NOON = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
 MASTER_KEY = bytes(range(32))
 
@@ -79,6 +84,14 @@ FACTS: dict[str, Fact] = {
     "cancelled while it ran": ReplyCancelled(message_id=QUESTION, attempt=1, account_due=True),
     "accounted": ReplyAccounted(message_id=QUESTION, attempt=1, partial="A", usage=USAGE),
     "requeued": ReplyRequeued(message_id=QUESTION),
+    "erased": TextErased(),
+    "hold placed": HoldPlaced(user_id="anna", hold_id=HOLD, reason="A lawsuit"),
+    "hold placed on a dialogue": HoldPlaced(user_id="anna", hold_id=HOLD, dialogue_id=DIALOGUE),
+    "hold released": HoldReleased(user_id="anna", hold_id=HOLD),
+    "erasure ordered": ErasureOrdered(user_id="anna", erasure_id=ERASURE),
+    "person erased": PersonErased(user_id="anna", erasure_id=ERASURE, dialogues=2, keys=1),
+    "audit read": AuditRead(what="dialogue", dialogue_id=DIALOGUE, asked={"version": "7"}),
+    "audit's feed read": AuditRead(what="feed"),
 }  # fmt: skip
 """One of each kind, and of each form worth pinning."""
 

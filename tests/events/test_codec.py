@@ -21,6 +21,8 @@ BY = Metadata(
 )
 S = '[1,"01a00000-0000-7000-8000-00000000000a","…","…"]'
 Q = '"message_id":"01a00000-0000-7000-8000-00000000000a"'
+H = '"hold_id":"01a00000-0000-7000-8000-00000000000e"'
+E = '"erasure_id":"01a00000-0000-7000-8000-00000000000f"'
 USAGE = '"usage":{"prompt_tokens":12,"completion_tokens":5,"total_tokens":17}'
 SETTINGS = '{"model":"small","max_tokens":9,"temperature":0.5,"top_p":0.9,"schedule":"off_peak"}'
 
@@ -53,6 +55,20 @@ PINNED = {
     "cancelled while it ran": ("ReplyCancelled", f'{{{Q},"attempt":1,"account_due":true}}'),
     "accounted": ("ReplyAccounted", f'{{{Q},"attempt":1,"partial":{S},{USAGE}}}'),
     "requeued": ("ReplyRequeued", f"{{{Q}}}"),
+    "erased": ("TextErased", "{}"),
+    "hold placed": ("HoldPlaced", f'{{"user_id":"anna",{H},"reason":{S}}}'),
+    "hold placed on a dialogue": (
+        "HoldPlaced",
+        f'{{"user_id":"anna",{H},"dialogue_id":"01a00000-0000-7000-8000-00000000000d"}}',
+    ),
+    "hold released": ("HoldReleased", f'{{"user_id":"anna",{H}}}'),
+    "erasure ordered": ("ErasureOrdered", f'{{"user_id":"anna",{E}}}'),
+    "person erased": ("PersonErased", f'{{"user_id":"anna",{E},"dialogues":2,"keys":1}}'),
+    "audit read": (
+        "AuditRead",
+        '{"what":"dialogue","dialogue_id":"01a00000-0000-7000-8000-00000000000d","asked":{"version":"7"}}',
+    ),
+    "audit's feed read": ("AuditRead", '{"what":"feed"}'),
 }
 
 
