@@ -78,7 +78,11 @@ class DatabaseTooOld(Unusable):
 
 
 class WrongMasterKey(Unusable):
-    """BICHAT_MASTER_KEY is not the key that this database's data keys are wrapped with."""
+    """The data keys are wrapped with another key than BICHAT_MASTER_KEY (and BICHAT_OLD_MASTER_KEY)."""
+
+
+class KeysMissing(Unusable):
+    """The log has events, but its keys store is empty: check KEYS_DATABASE_URL, or `bichat keys restore`."""
 
 
 class DataDirectoryTaken(Unusable):

@@ -2,86 +2,93 @@
 
 from __future__ import annotations
 
-import os
+import threading
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 from uuid import UUID
 
 import psycopg
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from eventsourcing.application import LRUCache
 from psycopg_pool import ConnectionPool, PoolTimeout
-from uuid_utils.compat import uuid7
 
-from bichat.errors import LogUnavailable
-from bichat.errors.unusable import WrongMasterKey
-from bichat.events.seal import PersonKey, derive
-
-Person = tuple[UUID, str]
-"""Tenant and user."""
+from bichat.errors import BeingForgotten, LogUnavailable
+from bichat.events import data_keys
+from bichat.events.data_keys import Person, Row
+from bichat.events.masters import Masters
+from bichat.events.seal import PersonKey
 
 T = TypeVar("T")
 
 _HELD = 10_000
-_NONCE = 12
+_LOOK = 1.0
+"""Seconds between two looks at whether keys that are held were destroyed or superseded."""
+_SETTLED = 5.0
+"""Seconds after a change in which the looks go on: what was read before it may have been put by after it."""
 
 
 class KeyStore:
     """Gives out data keys; safe to use from several threads, and remembers what it unwrapped."""
 
-    def __init__(self, database_url: str, master_key: bytes) -> None:
-        """Opens nothing yet; call `unlock` before use."""
-        self._wrapper = AESGCM(derive(master_key, b"bichat.wrap.1"))
-        self._master = derive(master_key, b"bichat.master.1").hex()[:32]
+    def __init__(self, database_url: str, master_key: bytes, old_master_key: bytes | None = None) -> None:
+        """Opens nothing yet; call `unlock` before use. The old master key is that of a rotation under way."""
+        self.masters = Masters(master_key, old_master_key)
+        self.url = database_url
         self._by_person: LRUCache[Person, PersonKey] = LRUCache(_HELD)
         self._by_id: LRUCache[UUID, PersonKey] = LRUCache(_HELD)
         self._gone: LRUCache[UUID, bool] = LRUCache(_HELD)
+        self._changes, self._settled = 0, 0.0
+        self._closed, self._watcher = threading.Event(), threading.Thread(target=self._watch, daemon=True)
         self._pool = ConnectionPool(
             database_url, min_size=0, max_size=4, open=False, timeout=5,
             kwargs={"autocommit": True, "application_name": "bichat keys", "connect_timeout": 5},
         )  # fmt: skip
 
-    def unlock(self) -> None:
-        """Checks that the master key is this store's; the first key that an empty store sees is it.
+    def unlock(self, *, new: bool = True) -> None:
+        """Checks that the master keys are this store's; the first one that an empty store sees is it.
 
-        Raises `WrongMasterKey`.
+        Raises `WrongMasterKey`, and unless the store may be `new`, `KeysMissing`.
         """
         self._pool.open()
-        with self._connection() as connection, connection.transaction():
-            connection.execute("select pg_advisory_xact_lock(hashtextextended('bichat_keys.master', 0))")
-            masters = [f for (f,) in connection.execute("select fingerprint from bichat_keys.master")]
-            if not masters:
-                connection.execute(
-                    "insert into bichat_keys.master (fingerprint) values (%s)", (self._master,)
-                )
-            elif self._master not in masters:
-                raise WrongMasterKey()
+        with self.connection() as connection:
+            self.masters.unlock(connection, new=new)
+
+    def watch(self) -> None:
+        """From now on, lets go of keys within a second or two of their end; for processes that live long."""
+        self._watcher.start()
 
     def person(self, tenant_id: UUID, user_id: str) -> PersonKey:
-        """The key that seals this person's text now; made on first use."""
+        """The key that seals this person's text now; made on first use. Raises `BeingForgotten`."""
         person = (tenant_id, user_id)
         if held := self.held(person):
             return held
         self.prepare([person])
-        return self._by_person.get(person)
+        if held := self.held(person):
+            return held
+        raise BeingForgotten()
 
     def held(self, person: Person) -> PersonKey | None:
         """The same, if `prepare` has brought it: never waits."""
         return _held(self._by_person, person)
 
     def prepare(self, persons: Iterable[Person]) -> None:
-        """Makes sure that each person has a key and that it is held, in as few round trips as possible."""
+        """Makes sure that each has a key and that it is held, in as few round trips as possible.
+
+        But for those who are being forgotten: nobody seals anything for them until that is done.
+        """
         missing = [person for person in set(persons) if not self.held(person)]
         if not missing:
             return
-        with self._connection() as connection:
-            found = self._fetch(connection, missing)
-            if new := [person for person in missing if person not in found]:
-                self._make(connection, new)
-                found |= self._fetch(connection, new)
-        for person, key in found.items():
-            self._by_person.put(person, key)
+        with self.connection() as connection:
+            found = data_keys.newest(connection, missing)
+            known = {(tenant_id, user_id) for _, tenant_id, user_id, *_ in found}
+            if new := [person for person in missing if person not in known]:
+                data_keys.make(connection, self.masters, new)
+                found += data_keys.newest(connection, new)
+        for row in found:
+            key = self._opened(row)
+            self._by_person.put((row[1], row[2]), key)
             self._by_id.put(key.key_id, key)
 
     def by_id(self, key_id: UUID) -> PersonKey | None:
@@ -96,23 +103,51 @@ class KeyStore:
         missing = [i for i in set(key_ids) if not _held(self._by_id, i) and not _held(self._gone, i)]
         if not missing:
             return
-        with self._connection() as connection:
-            rows = connection.execute(
-                "select key_id, tenant_id, user_id, wrapped from bichat_keys.data_keys"
-                " where key_id = any(%s) and wrapped is not null",
-                (missing,),
-            ).fetchall()
-        for key_id, tenant_id, user_id, wrapped in rows:
-            self._by_id.put(key_id, self._unwrap(key_id, (tenant_id, user_id), wrapped))
+        with self.connection() as connection:
+            rows = data_keys.living(connection, missing)
+        for row in rows:
+            self._by_id.put(row[0], self._opened(row))
         for key_id in set(missing) - {row[0] for row in rows}:
             self._gone.put(key_id, True)
 
+    def generations(self, tenant_id: UUID, user_id: str) -> list[PersonKey]:
+        """All keys of a person that are not destroyed, newest first."""
+        with self.connection() as connection:
+            return [self._opened(row) for row in data_keys.generations(connection, (tenant_id, user_id))]
+
+    def forget(self, persons: Iterable[Person]) -> None:
+        """Lets go of what is held for sealing: it is looked up anew."""
+        for person in persons:
+            _drop(self._by_person, person)
+
+    def look(self) -> None:
+        """Lets go of what is held and was destroyed, or superseded by a newer generation."""
+        with self.connection() as connection:
+            if (number := data_keys.changes(connection)) != self._changes:
+                self._changes, self._settled = number, time.monotonic() + _SETTLED
+            if time.monotonic() > self._settled:
+                return
+            # Each read at once as far as Python's other threads can see.
+            sealing = {
+                key.key_id: person for person in tuple(self._by_person.cache) if (key := self.held(person))
+            }
+            stale = data_keys.stale(connection, [*sealing, *tuple(self._by_id.cache)])
+        for key_id, destroyed in stale.items():
+            if person := sealing.get(key_id):
+                _drop(self._by_person, person)
+            if destroyed:
+                _drop(self._by_id, key_id)
+
     def close(self) -> None:
         """Closes the connections."""
+        self._closed.set()
+        if self._watcher.is_alive():
+            self._watcher.join()
         self._pool.close()
 
     @contextmanager
-    def _connection(self) -> Iterator[psycopg.Connection[Any]]:
+    def connection(self) -> Iterator[psycopg.Connection[Any]]:
+        """A connection to the store, in autocommit mode; raises `LogUnavailable`."""
         try:
             with self._pool.connection() as connection:
                 yield connection
@@ -121,45 +156,15 @@ class KeyStore:
                 reason=f"the data keys cannot be reached ({type(error).__name__})"
             ) from error
 
-    def _fetch(self, connection: psycopg.Connection[Any], persons: list[Person]) -> dict[Person, PersonKey]:
-        rows = connection.execute(
-            "select distinct on (k.tenant_id, k.user_id) k.key_id, k.tenant_id, k.user_id, k.wrapped"
-            " from bichat_keys.data_keys k"
-            " join unnest(%s::uuid[], %s::text[]) as p(tenant_id, user_id) using (tenant_id, user_id)"
-            " order by k.tenant_id, k.user_id, k.generation desc",
-            ([tenant for tenant, _ in persons], [user for _, user in persons]),
-        ).fetchall()
-        return {(t, u): self._unwrap(key_id, (t, u), wrapped) for key_id, t, u, wrapped in rows if wrapped}
+    def _watch(self) -> None:
+        while not self._closed.wait(_LOOK):
+            with suppress(LogUnavailable):  # whoever needs a key now says so
+                self.look()
 
-    def _make(self, connection: psycopg.Connection[Any], persons: list[Person]) -> None:
-        """A new generation for each; of two processes doing this at once, one wins and both use its key."""
-        rows = []
-        for tenant_id, user_id in persons:
-            key_id = uuid7()
-            nonce = os.urandom(_NONCE)
-            place = _place(key_id, (tenant_id, user_id))
-            wrapped = nonce + self._wrapper.encrypt(nonce, os.urandom(32), place)
-            rows.append((key_id, tenant_id, user_id, wrapped))
-        connection.execute(
-            "insert into bichat_keys.data_keys (key_id, tenant_id, user_id, generation, master, wrapped)"
-            " select n.key_id, n.tenant_id, n.user_id, 1 + coalesce((select max(k.generation)"
-            "   from bichat_keys.data_keys k where (k.tenant_id, k.user_id) = (n.tenant_id, n.user_id)), 0),"
-            "   %s, n.wrapped"
-            " from unnest(%s::uuid[], %s::uuid[], %s::text[], %s::bytea[])"
-            "   as n(key_id, tenant_id, user_id, wrapped)"
-            " where not exists (select from bichat_keys.data_keys k where k.wrapped is not null"
-            "   and (k.tenant_id, k.user_id) = (n.tenant_id, n.user_id))"
-            " on conflict (tenant_id, user_id, generation) do nothing",
-            (self._master, *map(list, zip(*rows, strict=True))),
-        )
-
-    def _unwrap(self, key_id: UUID, person: Person, wrapped: bytes) -> PersonKey:
-        place = _place(key_id, person)
-        return PersonKey(key_id, self._wrapper.decrypt(wrapped[:_NONCE], wrapped[_NONCE:], place))
-
-
-def _place(key_id: UUID, person: Person) -> bytes:
-    return b"bichat.key.1" + key_id.bytes + person[0].bytes + person[1].encode()
+    def _opened(self, row: Row) -> PersonKey:
+        key_id, tenant_id, user_id, master, wrapped = row
+        place = data_keys.place_of(key_id, (tenant_id, user_id))
+        return PersonKey(key_id, self.masters.unwrap(master, wrapped, place))
 
 
 def _held(cache: LRUCache[Any, T], key: object) -> T | None:
@@ -167,3 +172,8 @@ def _held(cache: LRUCache[Any, T], key: object) -> T | None:
         return cache.get(key)
     except KeyError:
         return None
+
+
+def _drop(cache: LRUCache[Any, Any], key: object) -> None:
+    with suppress(KeyError):
+        cache.get(key, evict=True)
