@@ -22,9 +22,10 @@ from bichat.events.envelope import Actor, Cause, Metadata
 from bichat.events.ledger import Ledger, Stream
 from bichat.model import ChatRequest, Model, canonical
 from bichat.projections.replies import Claim
+from bichat.shown import Place, request
 from bichat.workers import attempts, context
 from bichat.workers.attempts import Tried
-from bichat.workers.context import Context, Place
+from bichat.workers.context import Context
 from bichat.workers.listening import Listening, NotWanted
 from bichat.workers.speaker import Speaker
 
@@ -164,9 +165,9 @@ class Turn:
             shown=shown.shown,
             request_digest="",
         )
-        request = context.request(start, shown.messages)
-        digest = kit.ledger.keys.person(claim.tenant_id, claim.user_id).digest("request", canonical(request))
-        return _Plan(replace(start, request_digest=digest.hex()), request, shown, before, models)
+        call = request(start, shown.messages)
+        digest = kit.ledger.keys.person(claim.tenant_id, claim.user_id).digest("request", canonical(call))
+        return _Plan(replace(start, request_digest=digest.hex()), call, shown, before, models)
 
     # --- the answer -------------------------------------------------------------------------------
 

@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bichat import shown as order
 from bichat.errors.model import ContextTooLong
 from bichat.events.dialogue import AnswerTo, Asked, MessageAdded, ReplyCancelRequested, ReplyStarted
 from bichat.events.envelope import Event, Fact
 from bichat.model import ChatMessage, canonical
+from bichat.shown import PROMPT, PROMPTS, Place, rebuild, request
 from bichat.tokens import count
-from bichat.workers import context
-from bichat.workers.context import OVERHEAD, PROMPT, PROMPTS, Context, Place, build, rebuild, request
+from bichat.workers.context import OVERHEAD, Context, build
 from tests.examples import DIALOGUE, events
 
 
@@ -97,7 +98,7 @@ def test_an_answer_at_the_far_end_is_found_from_there() -> None:
     one, two = ask("1?"), ask("2?")
     shown, log = look([one, two, *(say("x") for _ in range(5_000)), answer(one, "1!")], two)
     assert texts(shown) == ["1?", "1!", "2?"]
-    assert log.given <= 2 + 2 * context.PAGE
+    assert log.given <= 2 + 2 * order.PAGE
 
 
 def test_units_are_shown_whole_or_not_at_all() -> None:
@@ -127,7 +128,7 @@ def test_a_long_history_is_read_no_further_than_it_is_shown() -> None:
     shown, log = look([*history, asked], asked, budget=600)
     assert len(shown.messages) > 20
     assert shown.tokens <= 600
-    assert log.given <= len(shown.messages) + 2 * context.PAGE
+    assert log.given <= len(shown.messages) + 2 * order.PAGE
 
 
 def test_erased_text_and_odd_names_do_not_break_the_request() -> None:
@@ -187,7 +188,7 @@ def test_any_history_is_shown_as_defined_and_rebuilt_the_same(
     history: tuple[list[Fact], MessageAdded], budget: int, page: int
 ) -> None:
     facts, question = history
-    context_page, context.PAGE = context.PAGE, page
+    page_before, order.PAGE = order.PAGE, page
     try:
         shown, _ = look(facts, question, budget)
         units = defined(facts, question)
@@ -202,7 +203,7 @@ def test_any_history_is_shown_as_defined_and_rebuilt_the_same(
         again = rebuild(Pages(later), DIALOGUE, facts.index(question) + 1, started)
         assert canonical(again) == canonical(request(started, shown.messages))
     finally:
-        context.PAGE = context_page
+        order.PAGE = page_before
 
 
 def _fitting(units: list[list[str]], budget: int) -> int:

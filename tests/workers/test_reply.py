@@ -28,8 +28,8 @@ from bichat.events.dialogue import (
 )
 from bichat.events.envelope import Fact
 from bichat.model import canonical
+from bichat.shown import rebuild
 from bichat.workers.attempts import SILENT
-from bichat.workers.context import rebuild
 from tests.examples import SHOWN, by_worker
 from tests.workers.world import World, streaming, worker, world
 

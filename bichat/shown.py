@@ -1,0 +1,150 @@
+"""What the model is shown of a dialogue: the reading order, and the request rebuilt from the log.
+
+The reading order is not the log's: an earlier answer stands right after its own question, wherever it
+was appended, and what was said after the question being answered is left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Protocol
+from uuid import UUID
+
+from msgspec import Struct
+
+from bichat.events.dialogue import MessageAdded, ReplyStarted
+from bichat.events.envelope import Event
+from bichat.model import ChatMessage, ChatRequest
+
+PROMPTS = {
+    ("built-in", 1): (
+        "You are the assistant of a team that works with its company's data. Answer in the language of the"
+        " question, plainly and briefly. Say so when you do not know; never make up figures."
+    ),
+}
+"""By name and version; a version is never edited, for the log says which one the model was shown."""
+
+PROMPT = ("built-in", 1)
+
+PAGE = 32
+"""Messages read from the log at once."""
+
+_SAID = ("MessageAdded",)
+
+Unit = tuple[MessageAdded, ...]
+"""What is shown whole or not at all: a question with its answer, or a message of its own."""
+
+
+class Log(Protocol):
+    """The part of the ledger that is needed here."""
+
+    def read(  # noqa: D102 - the ledger's
+        self, stream_id: UUID, *, after: int = 0, upto: int | None = None, limit: int | None = None,
+        desc: bool = False, kinds: Sequence[str] = (),
+    ) -> list[Event]: ...  # fmt: skip
+
+
+class Place(Struct, frozen=True):
+    """A question in its dialogue: what is read, and as of when."""
+
+    dialogue_id: UUID
+    question: int
+    """The version of its event."""
+    as_of: int
+    """The version up to which the dialogue is looked at."""
+
+
+def rebuild(log: Log, dialogue_id: UUID, question: int, started: ReplyStarted) -> ChatRequest:
+    """The request that `started` says was made, out of the log as it stood then: the same bytes."""
+    shown, units = started.shown, list[Unit]()
+    for unit in reading(log, Place(dialogue_id, question, shown.as_of), ()):
+        if sum(map(len, units)) >= shown.messages:
+            break
+        units.append(unit)
+    prompt = ChatMessage("system", PROMPTS[shown.prompt, shown.prompt_version])
+    return request(started, (prompt, *map(message, in_order(units))))
+
+
+class Called(Protocol):
+    """What calls the model: `ReplyStarted`, or the command that leads to it."""
+
+    @property
+    def model(self) -> str: ...  # noqa: D102
+    @property
+    def max_tokens(self) -> int | None: ...  # noqa: D102
+    @property
+    def temperature(self) -> float | None: ...  # noqa: D102
+    @property
+    def top_p(self) -> float | None: ...  # noqa: D102
+
+
+def request(called: Called, messages: tuple[ChatMessage, ...]) -> ChatRequest:
+    """The call to the model, whole."""
+    return ChatRequest(called.model, messages, called.max_tokens, called.temperature, called.top_p)
+
+
+# --- the reading order ----------------------------------------------------------------------------
+
+
+def reading(log: Log, place: Place, unanswered: Collection[UUID]) -> Iterator[Unit]:
+    """Units from the question backwards, read from the log a page at a time."""
+    upto, answers = place.question, dict[UUID, MessageAdded]()
+    later = _Later(log, place)
+    while upto > 0:
+        page = _said(log.read(place.dialogue_id, upto=upto, limit=PAGE, desc=True, kinds=_SAID))
+        answers |= {said.answers.message_id: said for _, said in page if said.answers}
+        asked = [said.message_id for version, said in page if said.asks and version != place.question]
+        answers |= later.find({a for a in asked if a not in answers and a not in unanswered})
+        for _, said in page:
+            if not said.answers:
+                answer = answers.pop(said.message_id, None)
+                yield (said, answer) if answer else (said,)
+        upto = page[-1][0] - 1 if len(page) == PAGE else 0
+
+
+class _Later:
+    """Answers to earlier questions that were given after the question.
+
+    They stand right after it (the questions came quickly), or at the log's end (an old question was
+    retried just now), so that is where they are looked for, from both ends.
+    """
+
+    def __init__(self, log: Log, place: Place) -> None:
+        self._log, self._dialogue_id = log, place.dialogue_id
+        self._low, self._high, self._from_end = place.question, place.as_of, False
+        self._found: dict[UUID, MessageAdded] = {}
+
+    def find(self, wanted: set[UUID]) -> dict[UUID, MessageAdded]:
+        """The answers to `wanted`; reads no more pages than that takes."""
+        while wanted - self._found.keys() and self._low < self._high:
+            page = self._page(desc=self._from_end)
+            self._found |= {said.answers.message_id: said for _, said in page if said.answers}
+            if len(page) < PAGE:
+                self._low = self._high
+            elif self._from_end:
+                self._high = page[-1][0] - 1
+            else:
+                self._low = page[-1][0]
+            self._from_end = not self._from_end
+        return {asked: said for asked, said in self._found.items() if asked in wanted}
+
+    def _page(self, *, desc: bool) -> list[tuple[int, MessageAdded]]:
+        bounds = {"after": self._low, "upto": self._high}
+        return _said(self._log.read(self._dialogue_id, **bounds, limit=PAGE, desc=desc, kinds=_SAID))
+
+
+def _said(events: Iterable[Event]) -> list[tuple[int, MessageAdded]]:
+    return [(event.version, event.fact) for event in events if isinstance(event.fact, MessageAdded)]
+
+
+def in_order(units: list[Unit]) -> list[MessageAdded]:
+    """The messages of units that were read backwards."""
+    return [said for unit in reversed(units) for said in unit]
+
+
+def message(said: MessageAdded) -> ChatMessage:
+    """A message as the model sees it."""
+    # Providers refuse a whole request over a name with a space in it.
+    name = said.name if said.name and re.fullmatch(r"[\w-]{1,64}", said.name, re.ASCII) else ""
+    return ChatMessage(said.role, said.content or "", name)
