@@ -23,6 +23,7 @@ from bichat.events.dialogue import (
     ReplyRequeued,
     ReplyStarted,
     Role,
+    TextErased,
     Usage,
 )
 from bichat.events.dialogue_state import Lifecycle, QuestionStatus
@@ -77,6 +78,8 @@ class Dialogue(Struct, frozen=True, kw_only=True):
     created_at: datetime
     updated_at: datetime
     message_count: int = 0
+    erased: int = 0
+    """The version of the last erasure: text from before it is gone."""
     messages: tuple[Message, ...] = ()
     turns: immutables.Map[UUID, Turn] = immutables.Map()
 
@@ -120,6 +123,8 @@ def _transcribed(dialogue: Dialogue, event: Event) -> Dialogue:  # noqa: PLR0911
             return replace(dialogue, state="archived")
         case DialogueRestored() | DialogueUnarchived():
             return replace(dialogue, state="active")
+        case TextErased():
+            return blanked(dialogue, event.version)
         case ReplyStarted() | ReplyFailed() | ReplyCancelled() | ReplyRequeued():
             turn = _turned(dialogue.turns[event.fact.message_id], event.fact)
             turn = replace(turn, version=event.version, position=event.position, at=event.at)
@@ -132,6 +137,24 @@ def _transcribed(dialogue: Dialogue, event: Event) -> Dialogue:  # noqa: PLR0911
             turn = replace(turn, usage=turn.usage + usage)
             return replace(dialogue, turns=dialogue.turns.set(asked, turn))
     return dialogue
+
+
+def blank(text: str | None) -> str | None:
+    """What is left of a text that is erased: nothing, but that one was given."""
+    return None if text else text
+
+
+def blanked(dialogue: Dialogue, erased: int) -> Dialogue:
+    """The dialogue without a word of all that is in it, which was said before the version `erased`."""
+    messages = tuple(replace(m, content=blank(m.content), name=blank(m.name)) for m in dialogue.messages)
+    turns = dialogue.turns.mutate()
+    for turn in dialogue.turns.values():
+        if turn.detail or turn.partial:
+            bare = replace(turn, detail=blank(turn.detail), partial=blank(turn.partial))
+            turns[turn.message_id] = bare
+    return replace(
+        dialogue, label=blank(dialogue.label), erased=erased, messages=messages, turns=turns.finish()
+    )
 
 
 def _written(dialogue: Dialogue, said: MessageAdded, event: Event) -> Dialogue:

@@ -65,7 +65,7 @@ def _held(build: Build, connection: Connection[Any], events: Sequence[Event]) ->
     return held
 
 
-_HEADER = tuple(name for name in Dialogue.__struct_fields__ if name not in ("messages", "turns"))
+_HEADER = tuple(n for n in Dialogue.__struct_fields__ if n not in ("erased", "messages", "turns"))
 
 
 def _row(dialogue: Dialogue) -> dict[str, Any]:

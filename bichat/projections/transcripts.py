@@ -70,7 +70,7 @@ def _held(build: Build, connection: Connection[Any], events: Sequence[Event]) ->
 
 
 _TURN = Turn.__struct_fields__
-_HEADER = tuple(name for name in Dialogue.__struct_fields__ if name not in ("messages", "turns"))
+_HEADER = tuple(n for n in Dialogue.__struct_fields__ if n not in ("erased", "messages", "turns"))
 
 
 def _dialogue(row: Sequence[Any]) -> Dialogue:
