@@ -12,6 +12,7 @@ from bichat.errors import Overloaded, ReadsUnavailable
 from bichat.projections import standing, versions
 from bichat.projections.reads import Reads
 from bichat.projections.standing import Watch
+from tests.examples import by, opened, start, writing
 
 
 class Answer(Struct):
@@ -93,6 +94,8 @@ def test_a_caller_that_leaves_takes_nothing_from_the_others() -> None:
 
 def test_the_readers_role_sees_builds_and_numbers_and_no_rows(database_url: str) -> None:
     async def scenario() -> None:
+        with opened(database_url) as ledger, writing(ledger) as executor:
+            await executor.execute(start(), by())
         reads = Reads(database_url)
         await reads.open()
         try:
@@ -101,8 +104,10 @@ def test_the_readers_role_sees_builds_and_numbers_and_no_rows(database_url: str)
             assert serving == {(model.name, model.shape) for model in versions.MODELS}
             assert await standing.queue(reads) == []
             async with reads.connection() as connection:
+                events = await connection.execute("select from bichat.stored_events")
+                assert await events.fetchall() == []  # no tenant, no rows
                 with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                    await connection.execute("select * from bichat.stored_events")
+                    await connection.execute("select from bichat.receipts")
         finally:
             await reads.close()
 
