@@ -28,8 +28,9 @@ from psycopg.conninfo import conninfo_to_dict
 from uuid_utils.compat import uuid7
 
 from bench.talk import Talk, talk
-from bichat.commands.batch import Batch, Job
+from bichat.commands.batch import Batch
 from bichat.commands.command import Command
+from bichat.commands.job import Job
 from bichat.commands.reply import WorkerCommand
 from bichat.errors import BichatError
 from bichat.events import schema

@@ -21,8 +21,9 @@ from llmock.pytest_plugin import LLMock
 from prometheus_client import REGISTRY
 
 from bichat import metrics
-from bichat.commands.batch import Batch, Job, Outcome
+from bichat.commands.batch import Batch
 from bichat.commands.dialogue import RenameDialogue
+from bichat.commands.job import Job, Outcome
 from bichat.config import Config
 from bichat.errors import VersionRace
 from bichat.errors.model import ModelCutOff, ModelRefused

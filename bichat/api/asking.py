@@ -11,7 +11,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from bichat.api.call import Call
 from bichat.api.schemas import Accepted, Settings
 from bichat.api.stream import follow_reply
-from bichat.commands.batch import Outcome
+from bichat.commands.job import Outcome
 from bichat.errors import Invalid
 from bichat.events.dialogue import Asked
 

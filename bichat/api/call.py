@@ -17,9 +17,9 @@ from uuid_utils.compat import uuid7
 from bichat import logs
 from bichat.api.auth import Caller
 from bichat.api.problems import refused
-from bichat.commands.batch import Once, Outcome
 from bichat.commands.command import Command
 from bichat.commands.execute import Executor
+from bichat.commands.job import Once, Outcome
 from bichat.config import Config
 from bichat.deltas import Deltas
 from bichat.errors import Invalid

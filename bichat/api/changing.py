@@ -5,7 +5,7 @@ from __future__ import annotations
 from litestar import Response
 
 from bichat.api.schemas import Changed
-from bichat.commands.batch import Outcome
+from bichat.commands.job import Outcome
 
 
 def changed(outcome: Outcome) -> Response[Changed]:

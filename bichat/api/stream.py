@@ -16,7 +16,7 @@ from bichat.api.conversation import Conversation
 from bichat.api.problems import PRIVATE
 from bichat.api.sse import Mark
 from bichat.api.telling import Telling
-from bichat.commands.batch import Outcome
+from bichat.commands.job import Outcome
 from bichat.errors import Stopping
 from bichat.events.transcript import Turn
 from bichat.projections import transcripts

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
-from concurrent.futures import Future
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -16,58 +14,23 @@ from bichat import metrics
 from bichat.commands.command import Command, PersonCommand
 from bichat.commands.decide import decide
 from bichat.commands.dialogue import StartDialogue
-from bichat.errors import KeyReused, LogUnavailable, LogUnreadable, PreconditionFailed, VersionRace
+from bichat.commands.job import Job, Outcome, key_of, receipt, replay
+from bichat.errors import (
+    BeingForgotten,
+    LogUnavailable,
+    LogUnreadable,
+    PreconditionFailed,
+    VersionRace,
+)
 from bichat.events.codec import Draft, StoredRow
-from bichat.events.envelope import Fact, Metadata, has_text
+from bichat.events.data_keys import Person
+from bichat.events.envelope import Fact, has_text
 from bichat.events.ledger import Ledger, Stream
 from bichat.events.recorder import Group, Receipt
 from bichat.events.seal import PersonKey
 
 _TRIES = 20
 """How often a command may lose against rival writers; each time it is decided anew."""
-
-
-class Once(Struct, frozen=True):
-    """An Idempotency-Key and what it stands for: route and body, in one canonical form."""
-
-    key: str
-    request: bytes
-
-
-class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What an executed command is told; after it, the log holds everything that this says."""
-
-    dialogue_id: UUID
-    version: int
-    position: int
-    message_id: UUID | None = None
-    """The question that this command asked, or is about."""
-    replayed: bool = False
-    """Answered from a receipt: it was done before."""
-
-
-class Job(Struct, eq=False):
-    """A command on its way through the writer."""
-
-    command: Command
-    by: Metadata
-    once: Once | None
-    if_match: int | None
-    future: Future[Outcome]
-    tries: int = 0
-
-    @property
-    def size(self) -> int:
-        """About how many bytes it will append."""
-        return sum(len(message.content) for message in getattr(self.command, "messages", ()))
-
-    def key(self) -> tuple[UUID, str, str] | None:
-        """What its receipt is found by."""
-        return (self.by.tenant_id, self.by.actor.id, self.once.key) if self.once else None
-
-    def fail(self, error: Exception) -> None:
-        """Ends it with an error."""
-        self.future.set_exception(error)
 
 
 class _Pending(Struct, eq=False):
@@ -89,7 +52,7 @@ class Batch:
         self._ledger, self._now = ledger, now
         keys = list({key for job in jobs if (key := job.key())})
         self._known = ledger.refresh(held, keys)
-        self._prepare_keys(jobs)
+        self._keys_asked = self._prepare_keys(jobs)
         self._keys_taken: set[tuple[UUID, str, str]] = set()
         self._pending: dict[UUID, _Pending] = {}
         self.again: list[Job] = []
@@ -110,8 +73,8 @@ class Batch:
         pending = self._pending.get(stream_id)
         stream = pending.after if pending else self._known.streams[stream_id]
         try:
-            if key and (receipt := self._known.receipts.get(key)):
-                job.future.set_result(self._replay(job, receipt))
+            if job.once and key and (left := self._known.receipts.get(key)):
+                job.future.set_result(replay(job.once, left, self._ledger.keys.by_id(key_of(left))))
                 return
             facts = decide(stream.state, job.command, job.by)
             if job.if_match is not None and job.if_match != stream.head.version:
@@ -180,12 +143,12 @@ class Batch:
             version=stream.head.version,
             position=pending.before.head.position,
         )
-        receipt = self._receipt(job, outcome)
+        left = self._receipt(job, outcome)
         # Nothing below can fail: a job is in the group whole or not at all.
         pending.after = stream
         pending.rows.extend(rows)
-        if receipt:
-            pending.receipts.append((len(pending.rows), receipt))
+        if left:
+            pending.receipts.append((len(pending.rows), left))
         pending.answers.append((job, len(pending.rows), outcome))
 
     def _draft(self, stream: Stream[Any], job: Job, fact: Fact) -> Draft:
@@ -204,18 +167,35 @@ class Batch:
         """The key of the stream's owner: what is said in a dialogue is theirs, whoever says it."""
         return self._key(job.by.tenant_id, _owner(stream, job))
 
-    def _prepare_keys(self, jobs: list[Job]) -> None:
-        """Has the keys of everybody concerned at hand: nobody waits for a key in the middle of a batch."""
-        persons = {(job.by.tenant_id, job.by.actor.id) for job in jobs if job.once}
+    def _prepare_keys(self, jobs: list[Job]) -> bool:
+        """Has the keys of everybody concerned at hand: nobody waits for a key in the middle of a batch.
+
+        Whether they could be asked for: then who has none is being forgotten.
+        """
+        persons = set[Person]()
         for job in jobs:
-            stream = self._known.streams.get(job.command.stream_id)
-            if stream and (owner := _owner(stream, job)):
-                persons.add((job.by.tenant_id, owner))
+            persons |= self._persons(job)
+            if (
+                job.tries > 1
+            ):  # who loses again and again may do so because the key that it seals with is void
+                self._ledger.keys.forget(self._persons(job))
         with suppress(LogUnavailable):  # then only those whose key is not held have to be refused
             self._ledger.keys.prepare(persons)
+            return True
+        return False
+
+    def _persons(self, job: Job) -> set[Person]:
+        """Whose keys it needs."""
+        stream, tenant_id = self._known.streams.get(job.command.stream_id), job.by.tenant_id
+        users = {job.by.actor.id} if job.once else set()
+        if stream and job.command.says:
+            users |= {_owner(stream, job)} - {""}
+        return {(tenant_id, user_id) for user_id in users}
 
     def _key(self, tenant_id: UUID, user_id: str) -> PersonKey:
         key = self._ledger.keys.held((tenant_id, user_id))
+        if key is None and self._keys_asked:
+            raise BeingForgotten()
         if key is None:
             raise LogUnavailable(reason="the data keys cannot be reached")
         return key
@@ -223,29 +203,7 @@ class Batch:
     def _receipt(self, job: Job, outcome: Outcome) -> Receipt | None:
         if job.once is None:
             return None
-        answer = {"dialogue_id": outcome.dialogue_id, "version": outcome.version}
-        if outcome.message_id:
-            answer["message_id"] = outcome.message_id
-        return Receipt(
-            job.by.tenant_id,
-            job.by.actor.id,
-            job.once.key,
-            self._fingerprint(job, self._key(job.by.tenant_id, job.by.actor.id)),
-            job.by.command_id,
-            msgspec.json.encode(answer).decode(),
-            outcome.position,
-        )
-
-    def _fingerprint(self, job: Job, key: PersonKey) -> bytes:
-        """Tells whether a request is the same, for as long as the key that it names exists."""
-        return key.key_id.bytes + key.digest("receipt", job.once.request if job.once else b"")
-
-    def _replay(self, job: Job, receipt: Receipt) -> Outcome:
-        key = self._ledger.keys.by_id(UUID(bytes=receipt.fingerprint[:16]))
-        if key is None or not hmac.compare_digest(receipt.fingerprint, self._fingerprint(job, key)):
-            raise KeyReused()
-        told = msgspec.json.decode(receipt.answer, type=dict[str, UUID | int])
-        return msgspec.convert({**told, "position": receipt.position, "replayed": True}, Outcome)
+        return receipt(job, job.once, outcome, self._key(job.by.tenant_id, job.by.actor.id))
 
     def _answer(self, pending: _Pending, positions: list[int]) -> None:
         for job, rows, answer in pending.answers:

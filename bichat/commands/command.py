@@ -23,6 +23,8 @@ class Command(Struct, frozen=True, kw_only=True):
 
     nothing: ClassVar[State]
     """The state of such a stream before its first event."""
+    says: ClassVar[bool] = True
+    """Whether the facts that it leads to may hold text of the stream's owner."""
 
     @property
     def stream_id(self) -> UUID:
@@ -51,6 +53,7 @@ class PersonCommand(Command, frozen=True, kw_only=True):
     """Something asked about a person of the tenant, by those who may."""
 
     nothing: ClassVar[State] = NOBODY
+    says: ClassVar[bool] = False
 
     tenant_id: UUID
     user_id: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
 from uuid import UUID
 
 from msgspec import Struct
@@ -92,6 +93,8 @@ class RetryFailedReply(OpsCommand, frozen=True, kw_only=True):
 
 class EraseText(OpsCommand, frozen=True, kw_only=True):
     """Ends the dialogue's replies and lets everybody drop its text: its person is forgotten."""
+
+    says: ClassVar[bool] = False
 
 
 # --- decisions ------------------------------------------------------------------------------------

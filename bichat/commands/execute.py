@@ -16,8 +16,9 @@ from eventsourcing.application import LRUCache
 from msgspec.structs import replace
 
 from bichat import metrics, tracing
-from bichat.commands.batch import Batch, Job, Once, Outcome
+from bichat.commands.batch import Batch
 from bichat.commands.command import Command
+from bichat.commands.job import Job, Once, Outcome
 from bichat.errors import LogRejected, LogUnavailable, Overloaded, Stopping
 from bichat.events.envelope import Metadata
 from bichat.events.ledger import Ledger, Stream

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
 from uuid import UUID
 
 from bichat.commands.command import Facts, PersonCommand
@@ -11,6 +12,8 @@ from bichat.events.person import ErasureOrdered, HoldPlaced, HoldReleased, Perso
 
 class PlaceHold(PersonCommand, frozen=True, kw_only=True):
     """Forbids to forget the person, or one dialogue of theirs; who sends it has seen whose it is."""
+
+    says: ClassVar[bool] = True
 
     hold_id: UUID
     dialogue_id: UUID | None = None

@@ -12,9 +12,10 @@ import psycopg
 import pytest
 from uuid_utils.compat import uuid7
 
-from bichat.commands.batch import Batch, Job
+from bichat.commands.batch import Batch
 from bichat.commands.dialogue import AddMessage, DeleteDialogue, RenameDialogue, RestoreDialogue
 from bichat.commands.execute import Executor, Once, Outcome
+from bichat.commands.job import Job
 from bichat.errors import (
     IsDeleted,
     KeyReused,
