@@ -83,6 +83,10 @@ class UnderHold(StateForbids):
     """A legal hold forbids to forget this person: {holds}."""
 
 
+class ChainBroken(StateForbids):
+    """Event {version} of this dialogue is not what was once stored ({reason}): verify it."""
+
+
 class ReplyNotDue(StateForbids):
     """There is no reply to start here: the question is {status}."""
 

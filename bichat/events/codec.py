@@ -136,7 +136,7 @@ class EventMapper(Mapper[UUID]):
             ) from error  # fmt: skip
 
     def _decode(self, row: StoredRow, blind: bool) -> Event:
-        state = _state(row)
+        state = stored_state(row)
         entry = envelope.kind(row.topic, state.v, row.position)
         stream_id = UUID(str(row.originator_id)) if isinstance(row.originator_id, str) else row.originator_id
         if blind:
@@ -152,8 +152,8 @@ class EventMapper(Mapper[UUID]):
         )  # fmt: skip
 
 
-def _state(row: StoredRow) -> State:
-    """Decoded once: the keys of a batch are looked up before its events are opened."""
+def stored_state(row: StoredRow) -> State:
+    """What is in `state`; decoded once: keys of a batch are looked up before its events are opened."""
     known = vars(row)
     if "decoded" not in known:
         known["decoded"] = _decoder.decode(row.state)
@@ -164,7 +164,7 @@ def _state(row: StoredRow) -> State:
 def key_ids(row: StoredRow) -> set[UUID]:
     """The keys that the sealed fields of `row` need; empty for what cannot be decoded."""
     try:
-        data, entry = _state(row).data, envelope.kind(row.topic)
+        data, entry = stored_state(row).data, envelope.kind(row.topic)
         sealed = (data[name] for name in entry.private if isinstance(data.get(name), list))
         return {_id(value[1]) for value in sealed}
     except (msgspec.DecodeError, EventTooNew, ValueError, IndexError, TypeError, AttributeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from uuid import UUID
 
@@ -28,6 +29,9 @@ from bichat.events.dialogue import (
 )
 from bichat.events.dialogue_state import Lifecycle, QuestionStatus
 from bichat.events.envelope import Event
+
+_HELD = 64
+"""Messages that a fold of many events carries along at most."""
 
 
 class Message(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -109,6 +113,19 @@ def transcribe(dialogue: Dialogue | None, event: Event) -> Dialogue:
         held = dialogue.version if dialogue else 0
         raise ValueError(f"event {event.version} of {event.stream_id} does not follow version {held}")
     return replace(_transcribed(dialogue, event), version=event.version, updated_at=event.at)
+
+
+def transcribed(dialogue: Dialogue | None, events: Iterable[Event]) -> Dialogue | None:
+    """The dialogue after all of `events`, whole; the time grows with their number, not its square."""
+    said: list[Message] = []
+    for event in events:
+        if dialogue and said and isinstance(event.fact, TextErased):
+            dialogue, said = replace(dialogue, messages=(*said, *dialogue.messages)), []
+        dialogue = transcribe(dialogue, event)
+        if len(dialogue.messages) > _HELD:  # each message added copies those that are held
+            said += dialogue.messages
+            dialogue = replace(dialogue, messages=())
+    return replace(dialogue, messages=(*said, *dialogue.messages)) if dialogue and said else dialogue
 
 
 def _transcribed(dialogue: Dialogue, event: Event) -> Dialogue:  # noqa: PLR0911 - one arm per fact
