@@ -165,6 +165,11 @@ def has_text(fact: Fact) -> bool:
     return any(getattr(fact, name) for name in _catalog[type(fact).__name__].private)
 
 
+def lacks_text(fact: Fact) -> bool:
+    """Whether there was text of a person in it that could not be opened."""
+    return any(getattr(fact, name) is None for name in _catalog[type(fact).__name__].private)
+
+
 def to_data(fact: Fact) -> dict[str, Any]:
     """The fact as plain values, defaults left out, in field order."""
     data: dict[str, Any] = msgspec.to_builtins(fact)

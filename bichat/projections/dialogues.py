@@ -19,7 +19,7 @@ from bichat.errors import Invalid
 from bichat.events.dialogue_state import Lifecycle, QuestionStatus
 from bichat.events.envelope import Event
 from bichat.events.transcript import Dialogue, Message, Turn, transcribe
-from bichat.projections import cursor, sql
+from bichat.projections import cursor, erasures, sql
 from bichat.projections.read_model import Build, Piece, ReadModel, Row, Table, known_before, question_of
 
 Dialogues = dict[UUID, Dialogue]
@@ -32,6 +32,7 @@ def apply(build: Build, connection: Connection[Any], events: Sequence[Event]) ->
     """Folds events into the list and the counts."""
     held = _held(build, connection, events)
     now = fold(held, events)
+    erasures.blank(connection, build, erasures.told(events))
     sql.write(connection, build.sql("write"), map(_row, now.values()))
     sql.write(connection, build.sql("count"), _moved(held, now))
 

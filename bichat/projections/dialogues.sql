@@ -44,6 +44,15 @@ on conflict (id) do update set
     last_message = coalesce(excluded.last_message, held.last_message),
     question_id = excluded.question_id, question_seq = excluded.question_seq, status = excluded.status;
 
+-- name: blank
+-- What there is of these dialogues is from before their erasures.
+update bichat.dialogues_vN_gN d
+set label = case d.label when '' then '' end,
+    last_message = d.last_message
+        || case when d.last_message->>'content' <> '' then '{"content": null}' else '{}' end::jsonb
+        || case when d.last_message->>'name' <> '' then '{"name": null}' else '{}' end::jsonb
+where d.id = any(%(dialogues)s);
+
 -- name: count
 insert into bichat.dialogues_counts_vN_gN as held
 select * from jsonb_populate_recordset(null::bichat.dialogues_counts_vN_gN, %s)

@@ -13,9 +13,10 @@ from psycopg import Connection
 from bichat.events.dialogue import MessageAdded
 from bichat.events.envelope import Entry, Event, Unreadable
 from bichat.logs import described
-from bichat.projections import parking, sql
+from bichat.projections import erasures, parking, sql
+from bichat.projections.erasures import Ahead
 from bichat.projections.parking import Parked
-from bichat.projections.read_model import Build, Piece, Row
+from bichat.projections.read_model import NEVER, Build, Erasure, Piece, Row
 
 PIECE = 2000
 """Events of one dialogue that are folded at once, and events folded before their rows are copied."""
@@ -38,9 +39,12 @@ class Target(Struct, frozen=True, kw_only=True):
 class Loader:
     """Fills builds, the targets, which it calls by their number; `events` is how many it has seen."""
 
-    def __init__(self, connection: Connection[Any], targets: Sequence[Target]) -> None:
-        """Writes within the caller's transaction."""
+    def __init__(
+        self, connection: Connection[Any], targets: Sequence[Target], ahead: Ahead | None = None
+    ) -> None:
+        """Writes within the caller's transaction. `ahead` looks into the log, unless it is given."""
         self._connection, self._targets = connection, targets
+        self._ahead = ahead or erasures.log_ahead(connection)
         self._rows: dict[tuple[int, int], list[dict[str, Any]]] = {
             (t, n): [] for t, target in enumerate(targets) for n, _ in enumerate(target.build.model.tables)
         }
@@ -49,12 +53,15 @@ class Loader:
         """Of each target the dialogue of which the rest does not count."""
         self.parked: list[tuple[int, Parked]] = []
         """What a target could not digest."""
+        self.unsettled: set[tuple[int, UUID]] = set()
+        """Of each target the dialogues whose text cannot be opened, or not be shown, for an erasure that the
+        target has not come to: a build that is there may still have the text."""
         self.events = 0
 
     def load(self, entries: Iterable[Entry]) -> None:
         """Folds and copies events that come dialogue by dialogue."""
         waiting = 0
-        for piece, broken in pieces(entries):
+        for piece, broken in pieces(entries, self._last_erasure):
             for t, _ in enumerate(self._targets):
                 self._add(t, piece, broken)
             self.events += len(piece.events)
@@ -66,7 +73,7 @@ class Loader:
 
     def load_carefully(self, entries: Iterable[Entry]) -> None:
         """The same, dialogue by dialogue: one that the database refuses is parked at its first event."""
-        for _, whole in groupby(pieces(entries), key=lambda both: both[0].dialogue_id):
+        for _, whole in groupby(pieces(entries, self._last_erasure), key=lambda both: both[0].dialogue_id):
             parts = list(whole)
             self.events += sum(len(piece.events) for piece, _ in parts)
             for t, _ in enumerate(self._targets):
@@ -91,15 +98,27 @@ class Loader:
         end = target.end(dialogue_id)
         newest = broken.position if broken else piece.events[-1].position
         if newest >= end:
-            counted = [event for event in piece.events if event.position < end]
-            piece, broken = Piece(dialogue_id, counted, piece.before), None
+            piece, broken = self._cut(target, piece, end), None
             self._ended[t] = dialogue_id
         rows, culprit = digest(target.build, piece)
         if culprit := culprit or broken:
             self.parked.append((t, culprit))
             self._ended[t] = dialogue_id
+            rows, _ = digest(target.build, self._cut(target, piece, culprit.position))
         for row in rows:
             self._rows[t, row.table].append(row.values)
+        if piece.unsettled or piece.erased.position > target.upto:
+            self.unsettled.add((t, dialogue_id))
+
+    def _cut(self, target: Target, piece: Piece, end: int) -> Piece:
+        """What comes before a position, blanked if an erasure that the target has come to is behind it."""
+        counted = [event for event in piece.events if event.position < end]
+        version = counted[-1].version if counted else piece.before.version if piece.before else 0
+        erased = self._ahead(piece.dialogue_id, version + 1, target.upto)
+        return Piece(piece.dialogue_id, counted, piece.before, erased=erased)
+
+    def _last_erasure(self, dialogue_id: UUID) -> Erasure:
+        return self._ahead(dialogue_id, 1, max(target.upto for target in self._targets))
 
     def _copy(self) -> None:
         for (t, n), rows in self._rows.items():
@@ -155,12 +174,18 @@ def weight(event: Event) -> int:
     return 1 + len(fact.content or "") // CHARACTERS if isinstance(fact, MessageAdded) else 1
 
 
-def pieces(entries: Iterable[Entry]) -> Iterator[tuple[Piece, Parked | None]]:
-    """Dialogues in pieces; with the last one of a dialogue, what kept its history from being read on."""
+def pieces(
+    entries: Iterable[Entry], erasure: Callable[[UUID], Erasure]
+) -> Iterator[tuple[Piece, Parked | None]]:
+    """Dialogues in pieces; with the last one of a dialogue, what kept its history from being read on.
+
+    `erasure` is the last one of a dialogue: asked for when there are several pieces, for then what comes
+    out of the first is written before the erasure is read.
+    """
     of_dialogues = (entry for entry in entries if entry.subject == "dialogue")
     for dialogue_id, history in groupby(of_dialogues, lambda entry: entry.stream_id):
         held: list[Event] = []
-        before, broken, weighs = None, None, 0
+        before, broken, weighs, erased = None, None, 0, NEVER
         for version, entry in enumerate(history, 1):
             if isinstance(entry, Unreadable):
                 broken = parking.at(entry, entry.error)
@@ -169,11 +194,13 @@ def pieces(entries: Iterable[Entry]) -> Iterator[tuple[Piece, Parked | None]]:
                 broken = parking.at(entry, f"the log has version {entry.version} where {version} was to come")
                 break
             if weighs >= PIECE:
-                before, held, weighs = Piece(dialogue_id, held, before, last=False), [], 0
+                erased = erased if before else erasure(dialogue_id)
+                before = Piece(dialogue_id, held, before, last=False, erased=erased)
+                held, weighs = [], 0
                 yield before, None
             held.append(entry)
             weighs += weight(entry)
-        yield Piece(dialogue_id, held, before), broken
+        yield Piece(dialogue_id, held, before, erased=erased), broken
 
 
 def digest(build: Build, piece: Piece) -> tuple[list[Row], Parked | None]:

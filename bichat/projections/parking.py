@@ -21,6 +21,7 @@ from bichat.errors import Unavailable
 from bichat.errors.unusable import Unusable
 from bichat.events.envelope import Entry, Event
 from bichat.logs import described
+from bichat.projections import erasures
 from bichat.projections.read_model import Build
 from bichat.projections.sql import statement
 
@@ -217,5 +218,7 @@ def _replay(connection: Connection[Any], build: Build, log: Log, dialogue_id: UU
             behind = replace(one, position=last.position + 1, version=last.version + 1)
             now = stuck[0] if stuck else behind
             connection.execute(statement("parking", "tried"), (now.position, now.version, now.error, *key))
+            ahead = erasures.log_ahead(connection)(dialogue_id, now.version, checkpoint[0])
+            erasures.blank(connection, build, {dialogue_id: ahead.version} if ahead.version else {})
         if stuck:
             return Retried(dialogue_id, digested, now)

@@ -35,3 +35,8 @@ delete from bichat.parked where (name, shape, build, dialogue_id) = (%s, %s, %s,
 -- name: everywhere
 select name, shape, build, dialogue_id, tenant_id, version, parked_at, tried_at, error
 from bichat.parked order by name, shape, build, position;
+
+-- name: erased
+select originator_version, notification_id from bichat.stored_events
+where originator_id = %s and originator_version >= %s and topic = 'TextErased' and notification_id <= %s
+order by originator_version desc limit 1;

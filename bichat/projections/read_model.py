@@ -20,10 +20,11 @@ from bichat.events.dialogue import (
     ReplyFailed,
     ReplyRequeued,
     ReplyStarted,
+    TextErased,
 )
 from bichat.events.dialogue_state import NOTHING, DialogueState, evolve
-from bichat.events.envelope import Event, Fact
-from bichat.events.transcript import Dialogue, transcribe
+from bichat.events.envelope import Event, Fact, lacks_text
+from bichat.events.transcript import Dialogue, blanked, transcribe
 from bichat.projections import sql
 
 PAGE = 50
@@ -46,6 +47,16 @@ class Row(NamedTuple):
     values: dict[str, Any]
 
 
+class Erasure(NamedTuple):
+    """The TextErased of a dialogue; zeros where there is none."""
+
+    version: int = 0
+    position: int = 0
+
+
+NEVER = Erasure()
+
+
 class Piece:
     """Events of one dialogue that follow each other, folded once for all read models.
 
@@ -53,10 +64,23 @@ class Piece:
     """
 
     def __init__(
-        self, dialogue_id: UUID, events: Sequence[Event], before: Piece | None = None, *, last: bool = True
-    ) -> None:
-        """`last`: the dialogue's history ends here."""
+        self, dialogue_id: UUID, events: Sequence[Event], before: Piece | None = None, *, last: bool = True,
+        erased: Erasure = NEVER,
+    ) -> None:  # fmt: skip
+        """`last`: the dialogue's history ends here. `erased`: its last erasure, if known, wherever it is."""
         self.dialogue_id, self.events, self.before, self.last = dialogue_id, events, before, last
+        self.version: int = events[-1].version if events else before.version if before else 0
+        """Of its last event."""
+        self.erased = erased
+        self.ahead = erased.version if erased.version > self.version else 0
+        """The version of an erasure that comes after this piece: the text in it is gone already."""
+        self._unopened: int = before._unopened if before else 0
+        """The version of the last event with text that could not be opened, and is not known as erased."""
+        for event in events:
+            if isinstance(event.fact, TextErased):
+                self._unopened = 0
+            elif lacks_text(event.fact):
+                self._unopened = event.version
         self.carried: dict[str, Any] = {}
         """What a read model (by name) wants to know again in the next piece."""
         if before:
@@ -76,12 +100,17 @@ class Piece:
         for event in self.events:
             dialogue = transcribe(dialogue, event)
         assert dialogue is not None  # noqa: S101 - a piece has events, or comes after one that has
-        return dialogue
+        return blanked(dialogue, self.ahead) if self.ahead else dialogue
 
     @cached_property
     def state(self) -> DialogueState:
         """The deciding state after this piece. Raises what the fold raises."""
         return reduce(evolve, self.events, self.before.state if self.before else NOTHING)
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether text is gone, and no erasure in or after this piece says so: it is still on its way."""
+        return bool(self.last and self._unopened and not self.ahead)
 
     @property
     def pages_before(self) -> int:

@@ -12,10 +12,11 @@ from msgspec.structs import replace
 from psycopg import AsyncConnection, Connection
 from psycopg.rows import class_row, tuple_row
 
-from bichat.events.dialogue import MessageAdded, ReplyFailed
+from bichat.events.dialogue import MessageAdded, ReplyFailed, TextErased
 from bichat.events.dialogue_state import DialogueState, Question, QuestionStatus, evolve
 from bichat.events.envelope import Event
-from bichat.projections import sql
+from bichat.events.transcript import blank
+from bichat.projections import erasures, sql
 from bichat.projections.read_model import (
     Build,
     Piece,
@@ -50,6 +51,7 @@ def apply(build: Build, connection: Connection[Any], events: Sequence[Event]) ->
     changes = touched(now, events)
     started = (_owner(i, s) for i, s in now.items() if i not in held)
     sql.write(connection, build.sql("write_owners"), started)
+    erasures.blank(connection, build, erasures.told(events))
     sql.write(connection, build.sql("write"), _rows(now, changes))
     answered = [message_id for message_id, change in changes.items() if change.question is None]
     if answered:
@@ -75,6 +77,8 @@ def touched(
     changes = dict(before)
     for event in events:
         fact = event.fact
+        if isinstance(fact, TextErased):
+            changes = blanked(changes, event.stream_id)
         asks = isinstance(fact, MessageAdded) and fact.asks is not None
         message_id = fact.message_id if isinstance(fact, MessageAdded) and asks else question_of(fact)
         if message_id is None:
@@ -88,6 +92,16 @@ def touched(
             last=event,
         )
     return changes
+
+
+def blanked(changes: Mapping[UUID, Change], dialogue_id: UUID) -> dict[UUID, Change]:
+    """The changes, those of one dialogue without a word."""
+    return {
+        message_id: change._replace(failed=replace(change.failed, detail=blank(change.failed.detail)))
+        if change.failed and change.dialogue_id == dialogue_id
+        else change
+        for message_id, change in changes.items()
+    }
 
 
 def _held(build: Build, connection: Connection[Any], events: Sequence[Event]) -> States:
@@ -131,6 +145,8 @@ def rows(piece: Piece) -> Iterator[Row]:
         for message_id, change in changes.items()
         if (question := piece.state.unanswered.get(message_id))
     }
+    if piece.ahead:
+        changes = blanked(changes, piece.dialogue_id)
     piece.carried["replies"] = changes
     if piece.last:
         yield Row(1, _owner(piece.dialogue_id, piece.state))

@@ -58,6 +58,10 @@ on conflict (message_id) do update set
     code = coalesce(excluded.code, held.code),
     detail = case when excluded.code is null then held.detail else excluded.detail end;
 
+-- name: blank
+-- What there is of these dialogues is from before their erasures.
+update bichat.replies_vN_gN set detail = null where dialogue_id = any(%(dialogues)s) and detail <> '';
+
 -- name: answered
 delete from bichat.replies_vN_gN where message_id = any(%s);
 

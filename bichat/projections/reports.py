@@ -69,6 +69,9 @@ class Report(Struct, frozen=True, kw_only=True):
     """Of each table the digests by slice, hexadecimal."""
     differences: list[Difference]
     undigestible: list[Parked]
+    unsettled: int = 0
+    """Dialogues that were not compared: the key to their text is gone, and at this moment the log, or the
+    build, did not know of an erasure yet."""
     seconds: float
     code: str
     schema: str

@@ -15,7 +15,7 @@ from bichat.errors import Unavailable
 from bichat.errors.unusable import EventTooNew
 from bichat.events.envelope import Entry, Event
 from bichat.logs import described
-from bichat.projections import parking
+from bichat.projections import erasures, parking
 from bichat.projections.crashes import Crashes
 from bichat.projections.rate import Rate
 from bichat.projections.read_model import Build
@@ -160,6 +160,9 @@ class Runner:
             serves, waiting = parking.waiting(connection, self.build, entries)
             batch = digest(self.build, connection, parking.sort_out(entries, waiting))
             parking.park(connection, self.build, batch.parked)
+            left_out = {*waiting, *(one.dialogue_id for one in batch.parked)}
+            gone = {i: version for i, version in erasures.told(entries).items() if i in left_out}
+            erasures.blank(connection, self.build, gone)
         for one in batch.parked:
             with logs.about(tenant_id=one.tenant_id, dialogue_id=one.dialogue_id):
                 log.error(

@@ -14,7 +14,7 @@ from psycopg.rows import tuple_row
 
 from bichat.events.envelope import Event
 from bichat.events.transcript import Dialogue, Message, Turn, transcribe
-from bichat.projections import sql
+from bichat.projections import erasures, sql
 from bichat.projections.read_model import (
     PAGE,
     Build,
@@ -28,6 +28,8 @@ from bichat.projections.read_model import (
 
 PIECE = 4
 """Pages that `changes` reads at once."""
+NO_PAGE = -1
+"""The number of a page without messages, whose version is that of the dialogue's last erasure."""
 
 Dialogues = dict[UUID, Dialogue]
 _messages = msgspec.json.Decoder(tuple[Message, ...])
@@ -42,6 +44,7 @@ def apply(build: Build, connection: Connection[Any], events: Sequence[Event]) ->
     """Folds events into the tables; of what was there only headers and touched turns are read."""
     held = _held(build, connection, events)
     now = fold(held, events)
+    erasures.blank(connection, build, erasures.told(events))
     sql.write(connection, build.sql("write_headers"), map(_header, now.values()))
     sql.write(connection, build.sql("write_pages"), (p for d in now.values() for p in _pages(d)))
     turns = (_row(d, t) for d in now.values() for t in _changed(d, held.get(d.id)))
@@ -91,6 +94,11 @@ def _pages(dialogue: Dialogue) -> Iterator[dict[str, Any]]:
             "dialogue_id": dialogue.id, "page": page, "tenant_id": dialogue.tenant_id, "messages": messages,
             "version": messages[-1].version, "questions": [m.id for m in messages if m.asks],
         }  # fmt: skip
+    if dialogue.erased:
+        yield {
+            "dialogue_id": dialogue.id, "page": NO_PAGE, "tenant_id": dialogue.tenant_id, "messages": [],
+            "version": dialogue.erased, "questions": [],
+        }  # fmt: skip
 
 
 def _changed(dialogue: Dialogue, before: Dialogue | None) -> Iterable[Turn]:
@@ -107,9 +115,8 @@ def rows(piece: Piece) -> Iterator[Row]:
     """The pages that are full, and at the end all the rest."""
     dialogue = piece.dialogue
     for page in _pages(dialogue):
-        if page["page"] >= piece.pages_before and (
-            piece.last or page["page"] < dialogue.message_count // PAGE
-        ):
+        full = piece.pages_before <= page["page"] < dialogue.message_count // PAGE
+        if full or (piece.last and page["page"] not in range(piece.pages_before)):
             yield Row(1, page)
     if piece.last:
         yield Row(0, _header(dialogue))

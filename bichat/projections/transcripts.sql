@@ -15,7 +15,8 @@ create table bichat.transcripts_vN_gN (
     last_message  jsonb
 ) with (fillfactor = 70);
 
--- A full page is not touched again; the open one is appended to. `version` is its newest message's.
+-- A full page is not touched again, but by an erasure; the open one is appended to. `version` is its newest
+-- message's. Page -1, where there is one, has no messages: text from before its version was erased.
 create table bichat.transcripts_pages_vN_gN (
     dialogue_id uuid   not null,
     page        bigint not null,
@@ -80,6 +81,38 @@ on conflict (dialogue_id, message_id) do update set
     version = excluded.version, position = excluded.position, at = excluded.at, status = excluded.status,
     attempt = excluded.attempt, model = excluded.model, code = excluded.code, detail = excluded.detail,
     partial = excluded.partial, usage = excluded.usage;
+
+-- name: blank
+-- What there is of these dialogues is from before their erasures. Pages without text are not written again.
+with gone as materialized (
+    select * from unnest(%(dialogues)s::uuid[], %(versions)s::bigint[]) as gone(dialogue_id, version)
+), headers as (
+    update bichat.transcripts_vN_gN h
+    set label = case h.label when '' then '' end,
+        last_message = h.last_message
+            || case when h.last_message->>'content' <> '' then '{"content": null}' else '{}' end::jsonb
+            || case when h.last_message->>'name' <> '' then '{"name": null}' else '{}' end::jsonb
+    from gone where h.id = gone.dialogue_id
+), turns as (
+    update bichat.transcripts_turns_vN_gN t
+    set detail = case t.detail when '' then '' end, partial = case t.partial when '' then '' end
+    from gone where t.dialogue_id = gone.dialogue_id and (t.detail <> '' or t.partial <> '')
+), bare as (
+    select p.dialogue_id, p.page, jsonb_agg(
+        said || case when said->>'content' <> '' then '{"content": null}' else '{}' end::jsonb
+            || case when said->>'name' <> '' then '{"name": null}' else '{}' end::jsonb
+        order by seq) as messages
+    from gone join bichat.transcripts_pages_vN_gN p using (dialogue_id),
+        jsonb_array_elements(p.messages) with ordinality as m(said, seq)
+    group by p.dialogue_id, p.page
+), pages as (
+    update bichat.transcripts_pages_vN_gN p set messages = bare.messages
+    from bare where p.dialogue_id = bare.dialogue_id and p.page = bare.page and p.messages <> bare.messages
+)
+insert into bichat.transcripts_pages_vN_gN (dialogue_id, page, tenant_id, version, questions, messages)
+select h.id, -1, h.tenant_id, gone.version, '{}', '[]'
+from gone join bichat.transcripts_vN_gN h on h.id = gone.dialogue_id
+on conflict (dialogue_id, page) do update set version = excluded.version;
 
 -- name: slice
 -- A header with the pages and turns of some messages: one statement, so one snapshot.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -42,6 +43,8 @@ class Checked(Struct, frozen=True):
     """By number of the target and of its table."""
     sums: dict[tuple[int, int], list[dict[str, Any]]]
     undigestible: list[tuple[int, Parked]]
+    unsettled: dict[int, int]
+    """By number of the target the dialogues that were not compared."""
 
 
 class CheckSlice(Struct, frozen=True):
@@ -60,13 +63,17 @@ class CheckSlice(Struct, frozen=True):
                 connection.execute(target.build.sql("tables"))
             fence = max(target.upto for target in self.targets)
             loader = fill(connection, beside, lambda: slices.read(connection, here.feed, self.slice, fence))
+            unsettled: dict[int, list[UUID]] = {t: [] for t, _ in enumerate(self.targets)}
+            for t, dialogue_id in loader.unsettled:
+                unsettled[t].append(dialogue_id)
             found = {
-                (t, n): compare(connection, target.build, n, self.slice)
+                (t, n): compare(connection, target.build, n, self.slice, unsettled[t])
                 for t, target in enumerate(self.targets)
                 for n, table in enumerate(target.build.model.tables)
                 if table.dialogue
             }
-            return Checked(self.slice.number, loader.events, found, loader.sums(), loader.parked)
+            left_out = {t: len(dialogues) for t, dialogues in unsettled.items()}
+            return Checked(self.slice.number, loader.events, found, loader.sums(), loader.parked, left_out)
 
 
 @contextmanager
@@ -80,13 +87,17 @@ def snapshot(connection: Connection[Any], of: str | None = None) -> Iterator[Non
 
 
 def compare(
-    connection: Connection[Any], build: Build, number: int, slice_: Slice | None
-) -> tuple[Compared, list[Difference]]:
+    connection: Connection[Any], build: Build, number: int, slice_: Slice | None,
+    left_out: Sequence[UUID] = (),
+) -> tuple[Compared, list[Difference]]:  # fmt: skip
     """One table of a build beside the temporary one of its name: both digests, and the first differences."""
     table, name = build.model.tables[number], build.tables[number]
     beside = replace(build, schema="pg_temp").tables[number]
     where = filled("verify", "within", column=table.dialogue).decode() if slice_ and table.dialogue else ""
-    values = slice_.range if slice_ else {}
+    values = slice_.range | {"left_out": list(left_out)} if slice_ else {}
+    if left_out and table.dialogue:
+        query = filled("verify", "leave_out", table=beside, column=table.dialogue)
+        connection.execute(query, (list(left_out),))
     expected = connection.execute(filled("verify", "digest", table=beside, where="")).fetchone()
     found = connection.execute(filled("verify", "digest", table=name, where=where), values).fetchone()
     assert expected is not None  # noqa: S101 - aggregates have a row
@@ -136,6 +147,7 @@ class _Verification:
         self._tables: dict[tuple[int, int], list[tuple[int, Compared]]] = {}
         self._differences: dict[int, list[Difference]] = {t: [] for t in range(len(builds))}
         self._undigestible: dict[int, list[Parked]] = {t: [] for t in range(len(builds))}
+        self._unsettled: Counter[int] = Counter()
         self._events = 0
         self._bounds: list[UUID] = []
 
@@ -174,6 +186,7 @@ class _Verification:
 
     def _take(self, checked: Checked) -> None:
         self._events += checked.events
+        self._unsettled.update(checked.unsettled)
         for place, (compared, differences) in checked.tables.items():
             self._tables.setdefault(place, []).append((checked.number, compared))
             self._differences[place[0]] = (self._differences[place[0]] + differences)[:SHOWN]
@@ -211,6 +224,7 @@ class _Verification:
             slices={name: [f"{c.digest:016x}" for _, c in found] for name, found in tables.items()},
             differences=self._differences[t][:SHOWN],
             undigestible=self._undigestible[t][:SHOWN],
+            unsettled=self._unsettled[t],
             seconds=round(time.perf_counter() - began, 3),
             code=__version__,
             schema=self._schema,

@@ -23,6 +23,10 @@ from (select * from {table} {where}) t;
 -- name: within
 where {column} >= %(first)s and (%(end)s::uuid is null or {column} < %(end)s)
   and (cardinality(%(only)s::uuid[]) = 0 or {column} = any(%(only)s))
+  and {column} <> all(%(left_out)s::uuid[])
+
+-- name: leave_out
+delete from {table} where {column} = any(%s);
 
 -- name: different
 select {key}, to_jsonb(expected)::text, to_jsonb(found)::text

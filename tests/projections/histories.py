@@ -21,6 +21,7 @@ from bichat.commands.dialogue import (
     ArchiveDialogue,
     CancelReply,
     DeleteDialogue,
+    EraseText,
     NewMessage,
     RenameDialogue,
     RestoreDialogue,
@@ -30,8 +31,9 @@ from bichat.commands.dialogue import (
 )
 from bichat.commands.reply import CompleteReply, EndCancelledReply, FailReply, GiveUpReply
 from bichat.errors import Refused
+from bichat.events.dialogue import TextErased
 from bichat.events.dialogue_state import NOTHING, DialogueState, Question, evolve
-from bichat.events.envelope import Event, Metadata
+from bichat.events.envelope import Event, Fact, Metadata, kinds
 from bichat.events.transcript import Dialogue, transcribe
 from bichat.projections.read_model import Build
 from bichat.projections.versions import MODELS
@@ -75,7 +77,7 @@ def history(picks: Iterable[Pick]) -> list[Event]:
     return log
 
 
-def _command(  # noqa: PLR0911 - one arm per command
+def _command(  # noqa: PLR0911, PLR0912 - one arm per command
     state: DialogueState, dialogue: int, what: int, which: int, ids: Iterable[UUID]
 ) -> tuple[Command, Metadata]:
     tenant, user = (OTHER_TENANT if dialogue % 2 else TENANT), f"user {dialogue // 2}"
@@ -119,11 +121,13 @@ def _command(  # noqa: PLR0911 - one arm per command
             return GiveUpReply(**about, code="parked", detail="not queued"), worker
         case 17:
             return RetryFailedReply(dialogue_id=dialogue_id, message_id=asked), by("olga", tenant)
+        case 18:
+            return EraseText(dialogue_id=dialogue_id), by("olga", tenant)
     changes = (DeleteDialogue, RestoreDialogue, ArchiveDialogue, UnarchiveDialogue)
     return changes[which % 4](dialogue_id=dialogue_id), person
 
 
-picks = strategies.tuples(strategies.integers(0, 3), strategies.integers(0, 17), strategies.integers(0, 5))
+picks = strategies.tuples(strategies.integers(0, 3), strategies.integers(0, 18), strategies.integers(0, 5))
 histories = strategies.lists(picks, max_size=80).map(history)
 
 
@@ -141,6 +145,18 @@ def transcribed(log: Sequence[Event]) -> dict[UUID, Dialogue]:
     for event in log:
         dialogues[event.stream_id] = transcribe(dialogues.get(event.stream_id), event)
     return dialogues
+
+
+def without_keys(log: Sequence[Event]) -> list[Event]:
+    """The same as it is read once the keys are destroyed: text from before an erasure cannot be opened."""
+    erased = {e.stream_id: e.version for e in log if isinstance(e.fact, TextErased)}
+    return [e if e.version > erased.get(e.stream_id, 0) else replace(e, fact=shut(e.fact)) for e in log]
+
+
+def shut(fact: Fact) -> Fact:
+    """A fact whose text cannot be opened."""
+    kind = dict(kinds())[type(fact).__name__]
+    return replace(fact, **{name: None for name in kind.private if getattr(fact, name)})
 
 
 def evolved(log: Sequence[Event], dialogue_id: UUID) -> DialogueState:

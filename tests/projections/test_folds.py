@@ -23,7 +23,8 @@ from bichat.events.dialogue import (
 from bichat.events.envelope import Event
 from bichat.events.transcript import Message, Turn
 from bichat.projections.runner import connect
-from tests.projections.histories import BUILDS, batched, evolved, history, tables, transcribed
+from bichat.projections.transcripts import NO_PAGE
+from tests.projections.histories import BUILDS, batched, evolved, history, tables, transcribed, without_keys
 
 Rows = list[dict[str, Any]]
 
@@ -55,6 +56,7 @@ def test_the_tables_are_the_fold_of_the_log_whatever_the_batches(
     check_dialogues(log, found)
     check_replies(log, found["bichat.replies_v1_g1"])
     check_usage(log, found["bichat.usage_v1_g1"])
+    assert found == applied(connection, [without_keys(log)])
 
 
 def clean(value: Any, kind: Any) -> Any:
@@ -67,8 +69,13 @@ def check_transcripts(log: Sequence[Event], found: dict[str, Rows]) -> None:
     headers = {row["id"]: row for row in found["bichat.transcripts_v1_g1"]}
     pages: dict[Any, list[Message]] = defaultdict(list)
     turns: dict[Any, list[Turn]] = defaultdict(list)
+    erased: dict[Any, int] = {}
     for row in sorted(found["bichat.transcripts_pages_v1_g1"], key=lambda row: row["page"]):
         messages = msgspec.convert(row["messages"], list[Message])
+        if row["page"] == NO_PAGE:
+            assert (messages, row["questions"]) == ([], [])
+            erased[row["dialogue_id"]] = row["version"]
+            continue
         assert row["questions"] == [m.id for m in messages if m.asks]
         assert row["version"] == messages[-1].version
         assert {(m.seq - 1) // 50 for m in messages} == {row["page"]}
@@ -84,6 +91,7 @@ def check_transcripts(log: Sequence[Event], found: dict[str, Rows]) -> None:
         for name in ("tenant_id", "user_id", "label", "state", "version", "created_at", "updated_at"):
             assert headers[i][name] == getattr(dialogue, name)
         assert headers[i]["message_count"] == len(messages)
+        assert erased.get(i, 0) == dialogue.erased
         assert msgspec.convert(headers[i]["last_message"], Message) == messages[-1]
 
 

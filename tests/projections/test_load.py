@@ -12,13 +12,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from bichat.events.dialogue import TextErased
 from bichat.events.envelope import Entry, Event, Unreadable
-from bichat.projections import load, sql
+from bichat.projections import erasures, load, sql
+from bichat.projections.erasures import Ahead
 from bichat.projections.load import Loader, Target, pieces
 from bichat.projections.parking import Parked
-from bichat.projections.read_model import Build, Piece, Row
+from bichat.projections.read_model import NEVER, Build, Erasure, Piece, Row
 from bichat.projections.runner import connect
-from tests.projections.histories import BUILDS, histories, history, tables
+from tests.projections.histories import BUILDS, histories, history, tables, without_keys
 
 ALL = 10**9
 
@@ -33,11 +35,29 @@ def by_dialogue(log: Iterable[Entry]) -> list[Entry]:
     return sorted(log, key=lambda entry: (entry.stream_id, entry.version))
 
 
-def applied(connection: psycopg.Connection[Any], log: Sequence[Event]) -> dict[str, Any]:
+def ahead_in(log: Iterable[Entry]) -> Ahead:
+    """Looks for erasures in a log that no database has."""
+    all_of_them = [e for e in log if isinstance(e, Event) and isinstance(e.fact, TextErased)]
+
+    def ahead(dialogue_id: UUID, since: int, upto: int) -> Erasure:
+        found = (e for e in all_of_them if e.stream_id == dialogue_id and e.version >= since)
+        there = [Erasure(e.version, e.position) for e in found if e.position <= upto]
+        return max(there, default=NEVER)
+
+    return ahead
+
+
+def applied(
+    connection: psycopg.Connection[Any], log: Sequence[Event], passed: Sequence[Entry] = ()
+) -> dict[str, Any]:
+    """The tables as runners leave them; of what they `passed` by, erasures count."""
+    newest = {event.stream_id: event.version for event in log}
+    gone = {i: version for i, version in erasures.told(passed).items() if version > newest.get(i, 0)}
     with connection.transaction(force_rollback=True):
         for build in BUILDS:
             if log:
                 build.model.apply(build, connection, log)
+            erasures.blank(connection, build, gone)
         return tables(connection)
 
 
@@ -47,7 +67,7 @@ def loaded(
     """The tables as a rebuild would fill them, and what could not be digested."""
     targets = targets or [Target(build=build, upto=ALL) for build in BUILDS]
     with connection.transaction(force_rollback=True):
-        loader = Loader(connection, targets)
+        loader = Loader(connection, targets, ahead_in(log))
         loader.load(by_dialogue(log))
         for (t, n), rows in loader.sums().items():
             sql.copy(connection, targets[t].build.tables[n], rows)
@@ -67,14 +87,17 @@ def test_whole_dialogues_leave_what_batches_leave_whatever_the_pieces(
         found, parked = loaded(connection, log)
     assert found == applied(connection, log)
     assert parked == []
+    assert loaded(connection, without_keys(log)) == (found, [])
 
 
+@pytest.mark.parametrize("erased", [False, True])
 @pytest.mark.parametrize("size", [1, 7, 50, 100, 2000])
 def test_a_long_dialogue_is_loaded_page_by_page(
-    connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch, size: int
+    connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch, size: int, erased: bool
 ) -> None:
     monkeypatch.setattr(load, "PIECE", size)
-    log = history([(0, what, 0) for _ in range(80) for what in (0, 3, 6)])
+    talk = [(0, what, 0) for _ in range(40) for what in (0, 3, 6)]
+    log = history([*talk, *([(0, 18, 0)] if erased else []), *talk])
     found, _ = loaded(connection, log)
     assert len(found["bichat.transcripts_pages_v1_g1"]) > 3
     assert found == applied(connection, log)
@@ -103,7 +126,7 @@ def test_of_a_parked_dialogue_what_comes_before_counts(
         targets = [Target(build=build, upto=ALL, parked=parked) for build in BUILDS]
         found, _ = loaded(connection, log, targets)
     counted = [event for event in log if event.position < parked.get(event.stream_id, ALL)]
-    assert found == applied(connection, counted)
+    assert found == applied(connection, counted, log)
 
 
 def broken(event: Event) -> Entry:
@@ -133,7 +156,7 @@ def test_an_event_that_cannot_be_read_or_is_gone_parks_its_dialogue_alone(
         patch.setattr(load, "PIECE", size)
         found, parked = loaded(connection, torn)
     counted = [e for e in log if e.stream_id != bad.stream_id or e.version < bad.version]
-    assert found == applied(connection, counted)
+    assert found == applied(connection, counted, torn)
     last = what is gone and not any(e.stream_id == bad.stream_id and e.version > bad.version for e in log)
     if last:
         assert parked == []  # what is cut off at the end shows in no fold
@@ -166,7 +189,7 @@ def test_what_one_read_model_cannot_digest_is_parked_there_alone(
         found, parked = loaded(connection, log, [Target(build=b, upto=ALL) for b in builds])
     whole = applied(connection, log)
     counted = [e for e in log if e.stream_id != bad.stream_id or e.version < bad.version]
-    cut = applied(connection, counted)
+    cut = applied(connection, counted, log)
     for build in BUILDS:
         for table in build.tables:
             assert found[table] == (cut if build is BUILDS[0] else whole)[table]
@@ -181,7 +204,7 @@ def test_the_events_of_a_long_dialogue_are_not_all_held() -> None:
     log = history([(0, what, 0) for _ in range(40) for what in (0, 3, 6)])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(load, "PIECE", 10)
-        seen = [piece for piece, _ in pieces(log)]
+        seen = [piece for piece, _ in pieces(log, lambda i: ahead_in(log)(i, 1, ALL))]
     assert sum(len(piece.events) for piece in seen) == len(log)
     assert all(piece.before is None for piece in seen[:-1])
     assert {piece.dialogue_id for piece in seen} == {UUID(int=1)}
