@@ -43,6 +43,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     bichat_jwt_audience: str | None = None
     bichat_master_key: bytes | None = msgspec.field(default=None)
     """32 bytes; base64 in the environment."""
+    bichat_signing_key: bytes | None = None
+    """32 bytes likewise, an Ed25519 private key that signs seals; `None`: the keys store has one."""
 
     bichat_model: str | None = None
     bichat_fallback_model: str | None = None
@@ -164,7 +166,7 @@ def _secret(name: str, text: str) -> str:
     return text
 
 
-def _master_key(name: str, text: str) -> bytes:
+def _key(name: str, text: str) -> bytes:
     try:
         key = base64.b64decode(text, validate=True)
     except binascii.Error:
@@ -194,7 +196,8 @@ _READERS: dict[str, Callable[[str, str], object]] = {
     "bichat_cors_origins": _origins,
     "bichat_jwt_secret": _secret,
     "bichat_jwt_public_key": _pem_or_jwks,
-    "bichat_master_key": _master_key,
+    "bichat_master_key": _key,
+    "bichat_signing_key": _key,
     "bichat_context_tokens": _whole_number(64, 10_000_000),
     "bichat_max_message_chars": _whole_number(1, 1_000_000),
     "bichat_ready_lag_seconds": _whole_number(1, 86_400),

@@ -45,7 +45,10 @@ def database(config: Config) -> Database:
 
     _check(config)
     with _keys(config):
-        return Database(url=_url(config), keys_url=_keys_url(config), master_key=_master_key(config))
+        return Database(
+            url=_url(config), keys_url=_keys_url(config), master_key=_master_key(config),
+            signing_key=config.bichat_signing_key,
+        )  # fmt: skip
 
 
 @contextmanager
@@ -134,14 +137,17 @@ def run_projector(config: Config) -> None:
     """Keeps the read models up to date until SIGTERM or Ctrl-C."""
     _counted("projector", config)
     from bichat.events.feed import Feed
-    from bichat.workers import project
+    from bichat.events.signing import Signatory
+    from bichat.workers import project, sealing
     from bichat.workers.rebuilds import Rebuilds
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with _log(config, reads=False) as ledger, _doorbell(config) as doorbell:
-        project.run(_url(config), Feed(ledger.keys), doorbell, stop, Rebuilds(environment(config)))
+        signatory = Signatory(ledger.keys, config.bichat_signing_key)
+        with sealing.running(_url(config), signatory, stop):
+            project.run(_url(config), Feed(ledger.keys), doorbell, stop, Rebuilds(environment(config)))
 
 
 def _counted(part: str, config: Config) -> None:

@@ -32,6 +32,8 @@ class Database(Struct, frozen=True, kw_only=True):
     url: str
     keys_url: str
     master_key: bytes
+    signing_key: bytes | None = None
+    """Signs seals; `None`: the keys store has one."""
 
 
 class Desk(Struct, frozen=True):
@@ -39,6 +41,7 @@ class Desk(Struct, frozen=True):
 
     connection: Connection[Any]
     feed: Feed
+    keys: KeyStore
 
 
 Task = Callable[[Desk], T]
@@ -54,7 +57,7 @@ def desk(database: Database) -> Iterator[Desk]:
         keys.unlock()
         connection = stack.enter_context(closing(connect(database.url)))
         connection.prepare_threshold = None  # tables are made in blocks of several statements
-        yield Desk(connection, Feed(keys))
+        yield Desk(connection, Feed(keys), keys)
 
 
 def cores() -> int:

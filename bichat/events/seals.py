@@ -1,0 +1,129 @@
+"""What a seal says, in a form that is final: how far the log was sealed, over which heads, by whom."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Container, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from msgspec import Struct
+from msgspec.structs import replace
+from psycopg import Connection
+from psycopg.rows import tuple_row
+
+from bichat.events import merkle
+
+FIRST = bytes(32)
+"""What the first seal names as the one before."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Seal(Struct, frozen=True, kw_only=True):
+    """Every event up to `position` is under this seal or one before; `root` is over `streams` leaves."""
+
+    number: int
+    position: int
+    events: int
+    """New under this one."""
+    streams: int
+    at: datetime
+    root: bytes
+    previous: bytes
+    public_key: bytes
+    signature: bytes = b""
+
+    def signed(self) -> bytes:
+        """What is signed: everything but the signature, at fixed lengths."""
+        numbers = (self.number, self.position, self.events, self.streams)
+        at = (self.at - _EPOCH) // timedelta(microseconds=1)
+        fixed = b"".join(n.to_bytes(8, "big", signed=True) for n in (*numbers, at))
+        return b"bichat.log-seal.1" + fixed + self.root + self.previous + self.public_key
+
+    @property
+    def hash(self) -> bytes:
+        """By which the next seal, and the anchor, name this one."""
+        return hashlib.sha256(self.signed()).digest()
+
+    def signed_with(self, key: Ed25519PrivateKey) -> Seal:
+        """This seal with its signature; `public_key` is that of `key` already."""
+        return replace(self, signature=key.sign(self.signed()))
+
+    def is_signed(self, known: Container[bytes]) -> bool:
+        """Whether the signature is right, and by one of the public keys that are `known`."""
+        if self.public_key not in known:
+            return False
+        try:
+            Ed25519PublicKey.from_public_bytes(self.public_key).verify(self.signature, self.signed())
+        except (InvalidSignature, ValueError):
+            return False
+        return True
+
+
+class Leaf(NamedTuple):
+    """Where one stream stood when it was sealed."""
+
+    stream_id: UUID
+    tenant_id: UUID
+    version: int
+    seal: int
+    leaf: bytes
+
+
+def leaf(tenant_id: UUID, stream_id: UUID, version: int, hash_: bytes) -> bytes:
+    """The leaf of a stream whose event at `version` has this hash."""
+    return merkle.leaf(tenant_id.bytes + stream_id.bytes + version.to_bytes(8, "big") + hash_)
+
+
+class Stored(NamedTuple):
+    """A row of `bichat.seals`, which somebody may have changed."""
+
+    seal: Seal
+    hash: bytes
+    leaves: list[bytes] | None
+    """In their order; None where they were not asked for."""
+
+
+_SEALS = """
+select number, position, events, streams, at, root, previous, public_key, signature, hash,
+       case when %(deep)s::bigint[] is null or number = any(%(deep)s)
+            then array(select bichat.leaves_of(number)) end
+from bichat.seals order by number
+"""
+_NEWEST = """
+select number, position, events, streams, at, root, previous, public_key, signature, hash, null
+from bichat.seals order by number desc limit 1
+"""
+_SEAL = _NEWEST.replace("order by number desc limit 1", "where number = %s")
+
+
+def read(connection: Connection[Any], deep: Sequence[int] | None = None) -> Iterator[Stored]:
+    """Every seal in order, within the caller's transaction; the leaves of all, or of those in `deep`."""
+    with connection.cursor("seals", binary=True, row_factory=tuple_row) as cursor:
+        cursor.execute(_SEALS.encode(), {"deep": None if deep is None else list(deep)})
+        while rows := cursor.fetchmany(4 if deep is None else 100):
+            yield from map(_stored, rows)
+
+
+def newest(connection: Connection[Any]) -> Stored | None:
+    """The last seal."""
+    row = connection.execute(_NEWEST.encode(), binary=True).fetchone()
+    return _stored(row) if row else None
+
+
+def numbered(connection: Connection[Any], number: int) -> Stored | None:
+    """One seal."""
+    row = connection.execute(_SEAL.encode(), (number,), binary=True).fetchone()
+    return _stored(row) if row else None
+
+
+def _stored(row: tuple[Any, ...]) -> Stored:
+    number, position, events, streams, at, root, previous, public_key, signature, hash_, leaves = row
+    seal = Seal(
+        number=number, position=position, events=events, streams=streams, at=at.astimezone(UTC), root=root,
+        previous=previous, public_key=public_key, signature=signature,
+    )  # fmt: skip
+    return Stored(seal, hash_, leaves)
