@@ -31,6 +31,8 @@ def migrate(config: Config) -> list[str]:
     """Creates or updates the schema, the keys' schema and the read models' tables; returns what was new."""
     from bichat.projections import versions
 
+    with schema.connect(_url(config)) as connection:
+        schema.refuse_half_restored(connection)
     applied = schema.migrate(_url(config))
     applied += schema.migrate(_keys_url(config), schema.KEYS, name="KEYS_DATABASE_URL")
     with schema.connect(_url(config)) as connection:

@@ -14,6 +14,7 @@ import jwt
 
 from bichat import __version__, config, embedded, logs
 from bichat.cli.audit import audit
+from bichat.cli.backup import backup
 from bichat.cli.projections import projections
 from bichat.cli.replies import replies
 from bichat.config import Config
@@ -145,6 +146,7 @@ def chat(message: str | None, url: str | None, token: str | None) -> None:
 
 
 bichat.add_command(audit)
+bichat.add_command(backup)
 bichat.add_command(projections)
 bichat.add_command(replies)
 

@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from bichat.errors.backup import RestoreUnfinished
 from bichat.errors.unusable import DatabaseTooNew, DatabaseTooOld, DatabaseUnreachable, DatabaseUnsuitable
 
 LOG, KEYS = "bichat", "bichat_keys"
@@ -24,10 +25,12 @@ def connect(url: str, *, name: str = "DATABASE_URL", **options: Any) -> psycopg.
         raise DatabaseUnreachable(name=name, reason=reason) from None
 
 
-def migrate(url: str, schema: str = LOG, *, name: str = "DATABASE_URL") -> list[str]:
+def migrate(
+    url: str, schema: str = LOG, *, name: str = "DATABASE_URL", upto: str | None = None
+) -> list[str]:
     """Applies what is missing and returns its names; two at once do no harm, the second finds nothing to do.
 
-    `name` is the variable that errors blame.
+    `name` is the variable that errors blame; `upto` is the last migration wanted, else all are.
 
     Raises `DatabaseUnreachable`, `DatabaseUnsuitable` (server too old, rights missing) or `DatabaseTooNew`.
     """
@@ -36,7 +39,7 @@ def migrate(url: str, schema: str = LOG, *, name: str = "DATABASE_URL") -> list[
         lock = f"{schema}.migrate"
         connection.execute("select pg_advisory_lock(hashtextextended(%s, 0))", (lock,))
         try:
-            missing = _missing(connection, schema)
+            missing = [one for one in _missing(connection, schema) if upto is None or one[0] <= upto]
             for migration, text in missing:
                 _apply(connection, schema, migration, text)
             return [migration for migration, _ in missing]
@@ -49,16 +52,31 @@ def migrate(url: str, schema: str = LOG, *, name: str = "DATABASE_URL") -> list[
 
 def check(connection: psycopg.Connection[Any], schema: str = LOG) -> None:
     """Raises `DatabaseTooOld` or `DatabaseTooNew` unless the schema is exactly this code's."""
-    found, known = _applied(connection, schema), [name for name, _ in _known(schema)]
-    if set(found) - set(known):
-        raise DatabaseTooNew(found=max(found), known=known[-1])
-    if found != known:
-        raise DatabaseTooOld(found=found[-1] if found else "none", known=known[-1])
+    found, ours = applied(connection, schema), known(schema)
+    if set(found) - set(ours):
+        raise DatabaseTooNew(found=max(found), known=ours[-1])
+    if found != ours:
+        raise DatabaseTooOld(found=found[-1] if found else "none", known=ours[-1])
+    if schema == LOG:
+        refuse_half_restored(connection)
+
+
+def refuse_half_restored(connection: psycopg.Connection[Any]) -> None:
+    """Raises `RestoreUnfinished` while there is a restore that was not finished."""
+    if connection.execute("select to_regclass('bichat.restores')").fetchone() != (None,):
+        row = connection.execute("select made_at from bichat.restores where phase <> 'done'").fetchone()
+        if row:
+            raise RestoreUnfinished(made_at=row[0].isoformat(timespec="seconds"))
+
+
+def known(schema: str = LOG) -> list[str]:
+    """The migrations of this code, in order."""
+    return [name for name, _ in _known(schema)]
 
 
 def newest(connection: psycopg.Connection[Any], schema: str = LOG) -> str:
     """The last migration applied."""
-    return max(_applied(connection, schema), default="none")
+    return max(applied(connection, schema), default="none")
 
 
 def _suitable(connection: psycopg.Connection[Any]) -> None:
@@ -76,7 +94,8 @@ def _known(schema: str) -> list[tuple[str, str]]:
     return [(file.name.removesuffix(".sql"), file.read_text()) for file in files]
 
 
-def _applied(connection: psycopg.Connection[Any], schema: str) -> list[str]:
+def applied(connection: psycopg.Connection[Any], schema: str = LOG) -> list[str]:
+    """The migrations that the database has had, in order."""
     if connection.execute("select to_regclass(%s)", (f"{schema}.migrations",)).fetchone() == (None,):
         return []
     query = sql.SQL("select name from {} order by name").format(sql.Identifier(schema, "migrations"))
@@ -84,11 +103,11 @@ def _applied(connection: psycopg.Connection[Any], schema: str) -> list[str]:
 
 
 def _missing(connection: psycopg.Connection[Any], schema: str) -> list[tuple[str, str]]:
-    known, applied = _known(schema), set(_applied(connection, schema))
-    unknown = applied - {name for name, _ in known}
+    ours, found = _known(schema), set(applied(connection, schema))
+    unknown = found - {name for name, _ in ours}
     if unknown:
-        raise DatabaseTooNew(found=max(unknown), known=known[-1][0])
-    return [(name, text) for name, text in known if name not in applied]
+        raise DatabaseTooNew(found=max(unknown), known=ours[-1][0])
+    return [(name, text) for name, text in ours if name not in found]
 
 
 def _apply(connection: psycopg.Connection[Any], schema: str, name: str, text: str) -> None:

@@ -25,17 +25,17 @@ _CHUNK = 8 * 1024 * 1024
 
 
 @cache
-def blocks(file: str) -> dict[str, str]:
+def blocks(file: str, package: str = "bichat.projections") -> dict[str, str]:
     """The named blocks of `FILE.sql`."""
-    text = (resources.files("bichat.projections") / f"{file}.sql").read_text()
+    text = (resources.files(package) / f"{file}.sql").read_text()
     _, *parts = _NAME.split(text)
     return {name: block.strip() for name, block in zip(parts[::2], parts[1::2], strict=True)}
 
 
 @cache
-def statement(file: str, block: str) -> bytes:
+def statement(file: str, block: str, package: str = "bichat.projections") -> bytes:
     """A block that names no read model of its own version."""
-    return blocks(file)[block].encode()
+    return blocks(file, package)[block].encode()
 
 
 def filled(file: str, block: str, **names: str) -> bytes:

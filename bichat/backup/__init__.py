@@ -1,0 +1,1 @@
+"""Copies of the log and of the keys that outlive their servers, and the way back."""
