@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import takewhile
 from typing import Protocol
 from uuid import UUID
 
 from msgspec import Struct
 
-from bichat.events.dialogue import MessageAdded, ReplyStarted
+from bichat.events.dialogue import MessageAdded, ReplyStarted, TextErased
 from bichat.events.envelope import Event
 from bichat.model import ChatMessage, ChatRequest
 
@@ -31,6 +32,7 @@ PAGE = 32
 """Messages read from the log at once."""
 
 _SAID = ("MessageAdded",)
+_SAID_OR_ERASED = ("MessageAdded", "TextErased")
 
 Unit = tuple[MessageAdded, ...]
 """What is shown whole or not at all: a question with its answer, or a message of its own."""
@@ -57,13 +59,19 @@ class Place(Struct, frozen=True):
 
 def rebuild(log: Log, dialogue_id: UUID, question: int, started: ReplyStarted) -> ChatRequest:
     """The request that `started` says was made, out of the log as it stood then: the same bytes."""
-    shown, units = started.shown, list[Unit]()
-    for unit in reading(log, Place(dialogue_id, question, shown.as_of), ()):
-        if sum(map(len, units)) >= shown.messages:
+    said = shown_messages(log, Place(dialogue_id, question, started.shown.as_of), started.shown.messages)
+    prompt = ChatMessage("system", PROMPTS[started.shown.prompt, started.shown.prompt_version])
+    return request(started, (prompt, *map(message, said)))
+
+
+def shown_messages(log: Log, place: Place, number: int) -> list[MessageAdded]:
+    """The `number` messages that end at the question, in the order in which the model saw them."""
+    units = list[Unit]()
+    for unit in reading(log, place, ()):
+        if sum(map(len, units)) >= number:
             break
         units.append(unit)
-    prompt = ChatMessage("system", PROMPTS[shown.prompt, shown.prompt_version])
-    return request(started, (prompt, *map(message, in_order(units))))
+    return in_order(units)
 
 
 class Called(Protocol):
@@ -88,11 +96,15 @@ def request(called: Called, messages: tuple[ChatMessage, ...]) -> ChatRequest:
 
 
 def reading(log: Log, place: Place, unanswered: Collection[UUID]) -> Iterator[Unit]:
-    """Units from the question backwards, read from the log a page at a time."""
+    """Units from the question backwards to an erasure or the start, read from the log a page at a time.
+
+    What was said before an erasure is not read, whatever keys there are: so the same is read at any time.
+    """
     upto, answers = place.question, dict[UUID, MessageAdded]()
     later = _Later(log, place)
     while upto > 0:
-        page = _said(log.read(place.dialogue_id, upto=upto, limit=PAGE, desc=True, kinds=_SAID))
+        found = log.read(place.dialogue_id, upto=upto, limit=PAGE, desc=True, kinds=_SAID_OR_ERASED)
+        page = _said(takewhile(lambda event: not isinstance(event.fact, TextErased), found))
         answers |= {said.answers.message_id: said for _, said in page if said.answers}
         asked = [said.message_id for version, said in page if said.asks and version != place.question]
         answers |= later.find({a for a in asked if a not in answers and a not in unanswered})

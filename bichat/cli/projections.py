@@ -145,8 +145,8 @@ def _show(reports: list[Report], *, as_json: bool) -> None:
                 for side, row in (("log", difference.expected), ("table", difference.found)):
                     click.echo(f"  {column:16} {side:6} {_clipped(row, column)}")
         if report.unsettled:
-            click.echo(f"\n{report.build}: {report.unsettled} dialogues were not compared: their text cannot be")
-            click.echo("opened any more, and their erasure was not yet in the log, or in the build.")
+            click.echo(f"\n{report.build}: {report.unsettled} dialogues were not compared: their text cannot")
+            click.echo("be opened any more, and their erasure was not yet in the log, or in the build.")
         for parked in report.undigestible:
             click.echo(f"\n{report.build}: {parked.dialogue_id} version {parked.version}: {parked.error}")
 

@@ -55,6 +55,10 @@ class WorkerLost(ModelError):
     """{attempts} attempts ended without a word from their worker."""
 
 
+class QuestionErased(ModelError):
+    """The question's text was erased: its person was forgotten."""
+
+
 class QuestionParked(ModelError):
     """The question could not be queued: an operator has been told, ask again later."""
 

@@ -24,7 +24,7 @@ from bichat.events.dialogue import (
 )
 from bichat.events.dialogue_state import NOTHING, DialogueState, evolve
 from bichat.events.envelope import Event, Fact, lacks_text
-from bichat.events.transcript import Dialogue, blanked, transcribe
+from bichat.events.transcript import Dialogue, blanked, transcribed
 from bichat.projections import sql
 
 PAGE = 50
@@ -97,8 +97,7 @@ class Piece:
         if dialogue:  # the open page's messages, and the newest in any case
             kept = dialogue.messages[-max(1, dialogue.message_count % PAGE) :]
             dialogue = replace(dialogue, messages=kept)
-        for event in self.events:
-            dialogue = transcribe(dialogue, event)
+        dialogue = transcribed(dialogue, self.events)
         assert dialogue is not None  # noqa: S101 - a piece has events, or comes after one that has
         return blanked(dialogue, self.ahead) if self.ahead else dialogue
 

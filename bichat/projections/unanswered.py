@@ -12,7 +12,14 @@ from msgspec import Struct
 from psycopg import AsyncConnection, Connection
 from psycopg.rows import args_row, class_row, tuple_row
 
-from bichat.errors.model import ContextTooLong, ModelSilent, QuestionParked, WorkerLost, WorkerStopped
+from bichat.errors.model import (
+    ContextTooLong,
+    ModelSilent,
+    QuestionErased,
+    QuestionParked,
+    WorkerLost,
+    WorkerStopped,
+)
 from bichat.projections.replies import MODEL
 from bichat.projections.sql import blocks
 
@@ -22,7 +29,8 @@ STATES: tuple[State, ...] = get_args(State)
 
 
 _OURS = frozenset(
-    kind.code for kind in (ContextTooLong, ModelSilent, WorkerLost, WorkerStopped, QuestionParked)
+    kind.code
+    for kind in (ContextTooLong, ModelSilent, WorkerLost, WorkerStopped, QuestionErased, QuestionParked)
 )
 """Codes of failures that are told in our words."""
 

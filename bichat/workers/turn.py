@@ -12,10 +12,17 @@ from uuid_utils.compat import uuid7
 
 from bichat import logs, metrics, tracing
 from bichat.commands.execute import Executor
-from bichat.commands.reply import CompleteReply, EndCancelledReply, FailReply, StartReply, WorkerCommand
+from bichat.commands.reply import (
+    CompleteReply,
+    EndCancelledReply,
+    FailReply,
+    GiveUpReply,
+    StartReply,
+    WorkerCommand,
+)
 from bichat.deltas import Deltas
 from bichat.errors import LogRejected, LogUnavailable, Refused, VersionRace
-from bichat.errors.model import ModelError, ModelNonsense, WorkerLost
+from bichat.errors.model import ModelError, ModelNonsense, QuestionErased, WorkerLost
 from bichat.events.dialogue import Asked, Usage
 from bichat.events.dialogue_state import DialogueState
 from bichat.events.envelope import Actor, Cause, Metadata
@@ -138,9 +145,14 @@ class Turn:
         try:
             if question.status == "running":
                 attempts.expect_worker(before)
+            return self._plan(stream, question.attempt + 1, before)
         except WorkerLost as lost:
             return self._failed(question.attempt, lost, Usage(), final=True)
-        return self._plan(stream, question.attempt + 1, before)
+        except QuestionErased as erased:  # without a word, for there may be nobody to seal it for
+            return GiveUpReply(
+                dialogue_id=self._claim.dialogue_id, message_id=self._claim.message_id,
+                attempt=question.attempt, code=erased.code, detail="",
+            )  # fmt: skip
 
     def _tried(self, version: int) -> list[Tried]:
         events = self._kit.ledger.read(
