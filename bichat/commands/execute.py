@@ -45,7 +45,8 @@ class Executor:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """`on_commit` is told the last position of each batch; it must neither block nor raise."""
-        self._ledger, self._on_commit, self._clock = ledger, on_commit, clock
+        self.ledger = self._ledger = ledger
+        self._on_commit, self._clock = on_commit, clock
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._held: LRUCache[UUID, Stream[Any]] = LRUCache(_HELD)
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)

@@ -106,6 +106,31 @@ def make(
     return made
 
 
+def of_person(connection: psycopg.Connection[Any], person: Person) -> list[UUID]:
+    """The keys of a person that are not destroyed."""
+    query = (
+        "select key_id from bichat_keys.data_keys"
+        " where (tenant_id, user_id) = (%s, %s) and wrapped is not null"
+    )
+    return [key_id for (key_id,) in connection.execute(query, person)]
+
+
+def destroy(connection: psycopg.Connection[Any], person: Person) -> None:
+    """Destroys every key of a person, in the caller's transaction."""
+    connection.execute(
+        "update bichat_keys.data_keys set wrapped = null, destroyed_at = clock_timestamp()"
+        " where (tenant_id, user_id) = (%s, %s) and wrapped is not null",
+        person,
+    )
+    changed(connection)
+
+
+def known(connection: psycopg.Connection[Any], person: Person) -> bool:
+    """Whether there ever was a key of theirs."""
+    query = "select exists (select from bichat_keys.data_keys where (tenant_id, user_id) = (%s, %s))"
+    return connection.execute(query, person).fetchone() == (True,)
+
+
 def changed(connection: psycopg.Connection[Any]) -> None:
     """Counts this transaction among those after which keys that are held may be stale."""
     connection.execute("update bichat_keys.changes set number = number + 1")

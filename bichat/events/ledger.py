@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
+import msgspec
 from eventsourcing.application import Application
 from eventsourcing.persistence import (
     InfrastructureFactory,
@@ -172,6 +173,27 @@ class Ledger(Application[UUID]):
         )
         self.keys.prepare_ids(key_id for row in rows for key_id in key_ids(row))
         return [self.decode(row) for row in rows]
+
+    def void(self, key_ids: Sequence[UUID]) -> None:
+        """From now on nothing is appended that these keys have sealed; what was, is in the log."""
+        with _available():
+            self._rows.void(key_ids)
+
+    def mentioning(
+        self, tenant_id: UUID, kinds: Sequence[str], text: str, actor: str | None = None
+    ) -> list[StoredRow]:
+        """The rows of these kinds in a tenant's streams that say `text` unsealed, or that `actor` caused.
+
+        Without `text`, all of them.
+        """
+        stored = msgspec.json.encode(text) if text else b""
+        with _available():
+            return self._rows.mentioning(tenant_id, kinds, stored, actor)
+
+    def count(self, tenant_id: UUID, kind: str, command_id: UUID, after: int) -> int:
+        """How many events of a kind a command has caused after a position."""
+        with _available():
+            return self._rows.count(tenant_id, kind, command_id, after)
 
     def _patiently(self, read: Callable[[], T]) -> T:
         """Reads, and once more on fresh connections: after a restart of the server all held ones are dead."""

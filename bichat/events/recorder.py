@@ -201,6 +201,31 @@ class LogRecorder(PostgresApplicationRecorder):
         with self.datastore.get_connection() as connection:
             connection.execute(_SNAPSHOT, tuple(map(list, zip(*snapshots, strict=True))))
 
+    def void(self, key_ids: Sequence[UUID]) -> None:
+        """From now on nothing is appended that these keys have sealed; what was, is in the log."""
+        with self.datastore.get_connection() as connection:
+            connection.execute("select bichat.void(%s)", (list(key_ids),))
+
+    def mentioning(
+        self, tenant_id: UUID, topics: Sequence[str], text: bytes, actor: str | None = None
+    ) -> list[StoredRow]:
+        """The rows of these topics in a tenant's streams in which `text` occurs, or that `actor` caused."""
+        query = (
+            f"select {COLUMNS} from bichat.stored_events"  # noqa: S608
+            " where tenant_id = %b and topic = any(%b)"
+            " and (position(%b::bytea in state) > 0 or actor = %b::text) order by notification_id"
+        )
+        parameters = (tenant_id, list(topics), text, actor)
+        return [stored_row(columns) for columns in self._rows(query, parameters)]
+
+    def count(self, tenant_id: UUID, topic: str, command_id: UUID, after: int) -> int:
+        """How many events of a topic a command has caused after a position."""
+        query = (
+            "select count(*) from bichat.stored_events"
+            " where tenant_id = %b and topic = %b and command_id = %b and notification_id > %b"
+        )
+        return int(self._rows(query, (tenant_id, topic, command_id, after))[0][0])
+
     def insert_events(self, stored_events: Sequence[StoredEvent], **_: Any) -> Sequence[int]:
         """The library's way in, for one stream; raises `IntegrityError` when it has moved on."""
         rows = tuple(row for row in stored_events if isinstance(row, StoredRow))

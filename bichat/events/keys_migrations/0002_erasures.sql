@@ -15,7 +15,7 @@ create table bichat_keys.erasures (
     unreadable   uuid[]      not null default '{}' -- dialogues that could not be told: what is sealed in them is gone too
 );
 create unique index erasures_of_person on bichat_keys.erasures (tenant_id, user_id) where destroyed_at is null;
-create index erasures_of_tenant on bichat_keys.erasures (tenant_id, asked_at desc);
+create index erasures_of_tenant on bichat_keys.erasures (tenant_id, erasure_id);
 create index erasures_open on bichat_keys.erasures (asked_at) where done_at is null;
 
 -- Counts the transactions that destroyed or superseded keys: each holds the row until its commit, so whoever
