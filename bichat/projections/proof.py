@@ -1,0 +1,174 @@
+"""Checks the log itself, side by side and at one moment: every stream event by event, every seal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+from msgspec import Struct
+from psycopg import Connection
+
+from bichat.events import chains, seals, slices
+from bichat.events.seals import Seal
+from bichat.events.signing import Remembered, Signatory
+from bichat.events.slices import Slice
+from bichat.events.witness import Finding, Witness
+from bichat.projections.processes import Database, Desk, Pool, desk
+from bichat.projections.sql import statement
+from bichat.projections.verify import Progress, snapshot
+
+SHOWN = 20
+"""Findings that are told of each kind of thing: streams, seals."""
+_END = 2**63 - 1
+
+
+class Verdict(Struct, frozen=True, kw_only=True):
+    """What a check of the log has found; without findings it is valid."""
+
+    events: int
+    streams: int
+    unsealed: int
+    """Events at the ends of streams that no seal covers yet: only chained."""
+    seals: int
+    seal: Seal | None
+    """The newest one."""
+    bad_streams: int
+    findings: list[Finding]
+    """The first of them: of seals, then of streams."""
+    seconds: float
+
+    @property
+    def valid(self) -> bool:
+        """Whether nothing was found."""
+        return not self.findings
+
+
+class Single(Struct, frozen=True, kw_only=True):
+    """What a check of one stream has found."""
+
+    stream_id: UUID
+    tenant_id: UUID
+    events: int
+    head: bytes
+    sealed: int
+    seal: Seal | None
+    """The newest one over it."""
+    findings: list[Finding]
+    """Of the stream, then of seals."""
+
+
+class _Part(Struct, frozen=True):
+    events: int
+    streams: int
+    unsealed: int
+    bad: int
+    findings: list[Finding]
+
+
+class CheckSlice(Struct, frozen=True):
+    """The task of checking the streams of one slice."""
+
+    snapshot: str
+    slice: Slice
+    fence: int
+    tenant_id: UUID | None
+
+    def __call__(self, here: Desk) -> _Part:
+        """Reads in the order of the streams, with no key."""
+        events = streams = unsealed = bad = 0
+        findings: list[Finding] = []
+        with snapshot(here.connection, self.snapshot):
+            for one in chains.check(here.connection, self.slice, self.fence, self.tenant_id):
+                events, streams = events + one.events, streams + 1
+                unsealed += max(0, one.events - one.sealed)
+                if found := _finding(one):
+                    bad += 1
+                    findings = [*findings, found][:SHOWN]
+        return _Part(events, streams, unsealed, bad, findings)
+
+
+def verify(
+    database: Database, pool: Pool, progress: Progress, *,
+    tenant_id: UUID | None = None, trusted: frozenset[bytes] | None = None,
+) -> Verdict:  # fmt: skip
+    """Checks every stream, or a tenant's, and every seal. `trusted`: whose signatures count."""
+    began = time.perf_counter()
+    with desk(database) as here:
+        remembered = Signatory(here.keys).remembered()  # before the log is looked at: its seals are newer
+        with snapshot(here.connection):
+            witness = Witness(remembered, trusted)
+            of_seals = list(_of_seals(here.connection, witness, progress))
+            fence = witness.newest.seal.position if witness.newest else 0
+            parts = list(_parts(here.connection, pool, progress, fence, tenant_id))
+    found = sorted((f for part in parts for f in part.findings), key=lambda f: str(f.stream_id))
+    return Verdict(
+        events=sum(part.events for part in parts), streams=sum(part.streams for part in parts),
+        unsealed=sum(part.unsealed for part in parts), seals=witness.count,
+        seal=witness.newest.seal if witness.newest else None, bad_streams=sum(part.bad for part in parts),
+        findings=of_seals[:SHOWN] + found[:SHOWN], seconds=round(time.perf_counter() - began, 3),
+    )  # fmt: skip
+
+
+def single(
+    connection: Connection[Any], remembered: Remembered, stream_id: UUID,
+    trusted: frozenset[bytes] | None = None,
+) -> Single | None:  # fmt: skip
+    """Checks one stream, the seals over it, and that no seal is missing; None: there is no such stream.
+
+    At one moment, which has to be later than that at which `remembered` was read.
+    """
+    with snapshot(connection):
+        over = [n for (n,) in connection.execute(statement("proof", "seals_over"), (stream_id,))]
+        witness = Witness(remembered, trusted)
+        of_seals = list(witness.check(seals.read(connection, over)))
+        fence = witness.newest.seal.position if witness.newest else 0
+        only = Slice(0, stream_id, None, only=(stream_id,))
+        one = next(chains.check(connection, only, fence), None)
+        newest = seals.numbered(connection, one.seal) if one else None
+    if one is None:
+        return None
+    found = _finding(one)
+    return Single(
+        stream_id=one.stream_id, tenant_id=one.tenant_id, events=one.events, head=one.head,
+        sealed=one.sealed, seal=newest.seal if newest else None,
+        findings=([found] if found else []) + of_seals[:SHOWN],
+    )  # fmt: skip
+
+
+def _of_seals(connection: Connection[Any], witness: Witness, progress: Progress) -> Iterator[Finding]:
+    row = connection.execute(statement("proof", "count_seals")).fetchone()
+    total = row[0] if row else 0
+
+    def told() -> Iterator[seals.Stored]:
+        for number, one in enumerate(seals.read(connection), 1):
+            yield one
+            progress("seals", number, total)
+
+    return witness.check(told())
+
+
+def _parts(
+    connection: Connection[Any], pool: Pool, progress: Progress, fence: int, tenant_id: UUID | None
+) -> Iterator[_Part]:
+    row = connection.execute(statement("proof", "count"), {"tenant": tenant_id}).fetchone()
+    total = row[0] if row else 0
+    shared = connection.execute(statement("verify", "export")).fetchone()
+    assert shared  # noqa: S101 - a function has a value
+    cuts = slices.between(slices.cut(total, connection, _END))
+    done = 0
+    progress("chains", 0, total)
+    for part in pool.each([CheckSlice(shared[0], cut, fence, tenant_id) for cut in cuts]):
+        done += part.events
+        progress("chains", min(done, total), total)
+        yield part
+
+
+def _finding(one: chains.Checked) -> Finding | None:
+    if one.wrong is None:
+        return None
+    return Finding(
+        what=one.wrong.what, reason=one.wrong.reason, stream_id=one.stream_id, tenant_id=one.tenant_id,
+        version=one.wrong.version,
+    )  # fmt: skip

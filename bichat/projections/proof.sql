@@ -1,0 +1,11 @@
+-- Checking the log.
+
+-- name: seals_over
+select distinct seal from bichat.seal_leaves where stream_id = %s order by 1;
+
+-- name: count_seals
+select count(*) from bichat.seals;
+
+-- name: count
+select count(*) from bichat.stored_events
+where %(tenant)s::uuid is null or tenant_id = %(tenant)s;
