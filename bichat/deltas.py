@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from contextvars import Context
 from typing import Any, Literal
@@ -19,6 +19,8 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
+
+from bichat import unsaid
 
 KEPT = 900
 """Seconds that the words of an attempt are kept after the last one."""
@@ -136,10 +138,13 @@ class Deltas:
 
     async def say(self, dialogue_id: UUID, said: Said) -> bool:
         """Keeps and publishes; False when Redis did not take it, then say the same again later."""
-        key, entry = _key(said.message_id, said.attempt), {"text": said.text}
+        key, entry = _key(dialogue_id, said.message_id, said.attempt), {"text": said.text}
         wire = _Wire("delta", said.message_id, said.attempt, said.n, said.text)
         async with self._redis.pipeline(transaction=False) as pipe:
-            pipe.xadd(key, entry, id=f"{said.n}-0", maxlen=LONGEST)
+            if said.n == 1:
+                pipe.eval(unsaid.FIRST, 2, key, unsaid.forgotten(dialogue_id), "1-0", said.text)
+            else:
+                pipe.xadd(key, entry, id=f"{said.n}-0", maxlen=LONGEST, nomkstream=True)
             pipe.expire(key, KEPT)
             pipe.publish(_channel(dialogue_id), msgspec.json.encode(wire))
             return await self._send(pipe)
@@ -147,7 +152,7 @@ class Deltas:
     async def end(self, dialogue_id: UUID, message_id: UUID, attempt: int) -> None:
         """Hints that no more words of this attempt will come."""
         async with self._redis.pipeline(transaction=False) as pipe:
-            pipe.expire(_key(message_id, attempt), KEPT_AFTER_END)
+            pipe.expire(_key(dialogue_id, message_id, attempt), KEPT_AFTER_END)
             pipe.publish(_channel(dialogue_id), msgspec.json.encode(_Wire("end", message_id, attempt)))
             await self._send(pipe)
 
@@ -167,12 +172,24 @@ class Deltas:
         self._note(None)
         return True
 
+    # --- who forgets ------------------------------------------------------------------------------
+
+    async def forget(self, dialogue_ids: Collection[UUID]) -> bool:
+        """Takes back every word of these dialogues (`unsaid`); False when Redis was away or too busy."""
+        try:
+            return await unsaid.forget(self._redis, dialogue_ids)
+        except _LOST as error:
+            self._note(error)
+            return False
+
     # --- api --------------------------------------------------------------------------------------
 
-    async def replay(self, message_id: UUID, attempt: int, after_n: int = 0) -> list[Said]:
+    async def replay(
+        self, dialogue_id: UUID, message_id: UUID, attempt: int, after_n: int = 0
+    ) -> list[Said]:
         """The words of an attempt after its segment `after_n`, without a gap; nothing if there is one."""
         try:
-            rows = await self._redis.xrange(_key(message_id, attempt), min=f"({after_n}-0")
+            rows = await self._redis.xrange(_key(dialogue_id, message_id, attempt), min=f"({after_n}-0")
         except ResponseError:
             return []
         except _LOST as error:
@@ -264,8 +281,8 @@ class Deltas:
         self._reachable = error is None
 
 
-def _key(message_id: UUID, attempt: int) -> str:
-    return f"bichat:reply:{message_id}:{attempt}"
+def _key(dialogue_id: UUID, message_id: UUID, attempt: int) -> str:
+    return f"{unsaid.WORDS}{dialogue_id}:{message_id}:{attempt}"
 
 
 def _channel(dialogue_id: UUID) -> str:

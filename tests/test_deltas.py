@@ -6,7 +6,7 @@ import asyncio
 import logging
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -59,10 +59,10 @@ def test_what_is_said_can_be_replayed_from_any_point(server: Server) -> None:
         async with link(server) as deltas:
             for n in range(1, 6):
                 assert await deltas.say(DIALOGUE, said(n, f"w{n} "))
-            assert "".join(s.text for s in await deltas.replay(MESSAGE, 1)) == "w1 w2 w3 w4 w5 "
-            assert [s.n for s in await deltas.replay(MESSAGE, 1, after_n=3)] == [4, 5]
-            assert await deltas.replay(MESSAGE, 1, after_n=5) == []
-            assert await deltas.replay(MESSAGE, 2) == [], "another attempt has words of its own"
+            assert "".join(s.text for s in await deltas.replay(DIALOGUE, MESSAGE, 1)) == "w1 w2 w3 w4 w5 "
+            assert [s.n for s in await deltas.replay(DIALOGUE, MESSAGE, 1, after_n=3)] == [4, 5]
+            assert await deltas.replay(DIALOGUE, MESSAGE, 1, after_n=5) == []
+            assert await deltas.replay(DIALOGUE, MESSAGE, 2) == [], "another attempt has words of its own"
 
     asyncio.run(story())
 
@@ -73,7 +73,7 @@ def test_the_same_words_said_twice_are_kept_once(server: Server) -> None:
         async with link(server) as deltas:
             assert await deltas.say(DIALOGUE, said(1))
             assert await deltas.say(DIALOGUE, said(1)), "arrived, only its confirmation was lost: done"
-            assert len(await deltas.replay(MESSAGE, 1)) == 1
+            assert len(await deltas.replay(DIALOGUE, MESSAGE, 1)) == 1
 
     asyncio.run(story())
 
@@ -84,8 +84,8 @@ def test_words_with_a_gap_are_not_replayed(server: Server) -> None:
         async with link(server) as deltas:
             await deltas.say(DIALOGUE, said(1))
             await deltas.say(DIALOGUE, said(3))
-            assert await deltas.replay(MESSAGE, 1) == []
-            assert [s.n for s in await deltas.replay(MESSAGE, 1, after_n=2)] == [3]
+            assert await deltas.replay(DIALOGUE, MESSAGE, 1) == []
+            assert [s.n for s in await deltas.replay(DIALOGUE, MESSAGE, 1, after_n=2)] == [3]
 
     asyncio.run(story())
 
@@ -172,7 +172,7 @@ def test_a_redis_that_is_away_costs_nothing_but_live_words(
             for _ in range(100):
                 assert not await deltas.say(DIALOGUE, said(2))
             await deltas.end(DIALOGUE, MESSAGE, 1)
-            assert await deltas.replay(MESSAGE, 1) == []
+            assert await deltas.replay(DIALOGUE, MESSAGE, 1) == []
             async with deltas.follow(uuid4()) as another:
                 assert await another.next(0.01) is None
             assert asyncio.get_running_loop().time() - began < 3, "nobody waits for a dead Redis"
@@ -221,8 +221,94 @@ def test_words_do_not_stay_in_redis(server: Server) -> None:
         await reached(server)
         async with link(server) as deltas, Redis.from_url(server.url) as redis:
             await deltas.say(DIALOGUE, said(1))
-            assert 0 < await redis.ttl(f"bichat:reply:{MESSAGE}:1") <= 900
+            assert 0 < await redis.ttl(f"bichat:reply:{DIALOGUE}:{MESSAGE}:1") <= 900
             await deltas.end(DIALOGUE, MESSAGE, 1)
-            assert 0 < await redis.ttl(f"bichat:reply:{MESSAGE}:1") <= 60
+            assert 0 < await redis.ttl(f"bichat:reply:{DIALOGUE}:{MESSAGE}:1") <= 60
 
     asyncio.run(story())
+
+
+def test_what_was_said_to_a_forgotten_person_is_gone_and_does_not_come_back(server: Server) -> None:
+    async def story() -> None:
+        await reached(server)
+        other, later = uuid4(), uuid4()
+        async with link(server) as deltas, Redis.from_url(server.url) as redis:
+            for dialogue in (DIALOGUE, other):
+                for n in (1, 2):
+                    assert await deltas.say(dialogue, said(n, "secret "))
+            await deltas.end(DIALOGUE, MESSAGE, 1)
+            await deltas.say(DIALOGUE, said(1, "secret ", attempt=2))
+            async with deltas.follow(DIALOGUE) as follower:
+                assert await deltas.forget([DIALOGUE, uuid4()])
+                assert await deltas.say(DIALOGUE, said(2, "late ", attempt=2)), "it does not try for ever"
+                assert await deltas.say(DIALOGUE, said(1, "late ", message_id=later)), "it had not begun"
+                assert await deltas.say(DIALOGUE, said(2, "late ", message_id=later))
+                assert len(await until(follower, said(2, "late ", message_id=later))) == 3, "heard, not kept"
+            assert {key.decode() async for key in redis.scan_iter("bichat:reply:*")} == {
+                f"bichat:reply:{other}:{MESSAGE}:1"
+            }
+            assert 0 < await redis.ttl(f"bichat:forgotten:{DIALOGUE}") <= 10
+            assert [s.text for s in await deltas.replay(other, MESSAGE, 1)] == ["secret ", "secret "]
+            await redis.delete(f"bichat:forgotten:{DIALOGUE}")  # as time does
+            await deltas.say(DIALOGUE, said(1, "anew", message_id=later))
+            assert [s.text for s in await deltas.replay(DIALOGUE, later, 1)] == ["anew"]
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_forgotten_words_leave_the_append_only_file(busy: bool) -> None:
+    async def story(server: Server, directory: Path) -> None:
+        await reached(server)
+        async with link(server) as deltas, Redis.from_url(server.url) as redis:
+            await redis.config_set("rdb-key-save-delay", 200 if busy else 0)  # µs for each: a long rewrite
+            async with redis.pipeline(transaction=False) as pipe:
+                for n in range(5_000):
+                    pipe.set(f"ballast:{n}", n)
+                await pipe.execute()
+            await deltas.say(DIALOGUE, said(1, "a secret"))
+            await redis.config_set("appendfsync", "always")
+            await redis.set("done", 1)
+            assert b"a secret" in files(directory)
+            if busy:
+                await redis.bgrewriteaof()  # with the words in it
+            assert await deltas.forget([DIALOGUE])
+            async with asyncio.timeout(20):
+                while b"a secret" in files(directory):  # noqa: ASYNC110 - a file does not say
+                    await asyncio.sleep(0.05)
+
+    with tempfile.TemporaryDirectory() as name:
+        server = Server(Path(name), "--appendonly", "yes")
+        server.start()
+        try:
+            asyncio.run(story(server, Path(name) / "appendonlydir"))
+        finally:
+            server.kill()
+
+
+def files(directory: Path) -> bytes:
+    found = b""
+    for file in directory.iterdir():
+        with suppress(FileNotFoundError):  # the server has just replaced it
+            found += file.read_bytes()
+    return found
+
+
+def test_a_redis_that_rewrites_nothing_is_told_of_once(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story() -> None:
+        await reached(server)
+        async with link(server) as deltas, Redis.from_url(server.url) as redis:
+            await redis.acl_setuser("default", enabled=True, nopass=True, commands=["-bgrewriteaof"])
+            await deltas.say(DIALOGUE, said(1))
+            with caplog.at_level(logging.WARNING, "bichat.unsaid"):
+                assert await deltas.forget([DIALOGUE])
+            assert await deltas.replay(DIALOGUE, MESSAGE, 1) == []
+        server.kill()
+        async with link(server) as deltas:
+            assert not await deltas.forget([DIALOGUE]), "to be tried again"
+
+    asyncio.run(story())
+    assert [r.message for r in caplog.records if "keeps erased words" in r.message] != []
+    assert len([r for r in caplog.records if r.name == "bichat.unsaid"]) == 1

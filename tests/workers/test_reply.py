@@ -102,7 +102,7 @@ def test_words_are_said_as_they_come_and_add_up_to_the_answer(live: World, llmoc
         async with worker(live):
             dialogue_id, message_id = await live.ask()
             await live.answer(dialogue_id, message_id)
-            said = await deltas.replay(message_id, 1)
+            said = await deltas.replay(dialogue_id, message_id, 1)
         await deltas.close()
         assert "".join(one.text for one in said) == WORDS
         assert said[0].text.strip() == "word0", "the first word does not wait for others"

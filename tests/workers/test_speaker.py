@@ -19,15 +19,15 @@ def test_words_wait_for_a_redis_that_is_away() -> None:
             for n in range(20):
                 speaker.add(f"early{n} ")
                 await asyncio.sleep(0.01)
-            assert await deltas.replay(message_id, 1) == []
+            assert await deltas.replay(dialogue_id, message_id, 1) == []
             server.start()
             await reached(server)
             async with asyncio.timeout(5):
-                while not (heard := await deltas.replay(message_id, 1)):  # noqa: ASYNC110 - nobody rings
+                while not (heard := await deltas.replay(dialogue_id, message_id, 1)):  # noqa: ASYNC110 - nobody rings
                     await asyncio.sleep(0.05)
             assert heard[0].text.startswith("early0 ")
             speaker.add("late")
-        heard = await deltas.replay(message_id, 1)
+        heard = await deltas.replay(dialogue_id, message_id, 1)
         assert "".join(one.text for one in heard) == "".join(f"early{n} " for n in range(20)) + "late"
         assert [one.n for one in heard] == list(range(1, len(heard) + 1))
         await deltas.close()
@@ -45,10 +45,10 @@ def test_the_first_word_goes_out_at_once_and_the_rest_in_segments() -> None:
         async with Speaker(deltas, dialogue_id, message_id, 1) as speaker:
             speaker.add("first ")
             await asyncio.sleep(SEGMENT / 2)
-            assert [one.text for one in await deltas.replay(message_id, 1)] == ["first "]
+            assert [one.text for one in await deltas.replay(dialogue_id, message_id, 1)] == ["first "]
             for n in range(50):
                 speaker.add(f"{n} ")
-        heard = await deltas.replay(message_id, 1)
+        heard = await deltas.replay(dialogue_id, message_id, 1)
         assert len(heard) == 2
         assert "".join(one.text for one in heard) == "first " + "".join(f"{n} " for n in range(50))
         await deltas.close()
