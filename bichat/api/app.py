@@ -14,7 +14,7 @@ from litestar.exceptions import HTTPException
 from litestar.types import ControllerRouterHandler
 
 from bichat import errors
-from bichat.api import dialogues, health, messages, metrics, ops, projections, stream, usage
+from bichat.api import dialogues, erasures, health, holds, messages, metrics, ops, projections, stream, usage
 from bichat.api.auth import Verifier, admit
 from bichat.api.call import Call, Parts
 from bichat.api.conversation import Streams
@@ -59,7 +59,15 @@ def create_app(parts: Parts) -> Litestar:
     """The application over `parts`; raises `WrongSetting` when no token could be checked."""
     config = parts.config
     v1 = _with_token(
-        "/v1", dialogues.router, messages.router, stream.router, usage.router, ops.router, projections.router
+        "/v1",
+        dialogues.router,
+        messages.router,
+        stream.router,
+        usage.router,
+        ops.router,
+        projections.router,
+        erasures.router,
+        holds.router,
     )
     watches = Watches(parts.reads)
     app = Application(

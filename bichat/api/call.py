@@ -76,7 +76,7 @@ class Call(Request[Caller, str, State]):
         by = Metadata(tenant_id=self.user.tenant_id, actor=Actor("user", self.user.id), command_id=uuid7())
         logs.note(dialogue_id=command.stream_id, command_id=by.command_id)
         outcome = await self.parts.executor.execute(
-            command, by, once=self._once(body), if_match=self._if_match()
+            command, by, once=self.once(body), if_match=self._if_match()
         )
         logs.note(dialogue_id=outcome.dialogue_id)  # a repeat is told of the first one's
         return outcome
@@ -87,7 +87,8 @@ class Call(Request[Caller, str, State]):
             raise Invalid(field=name, reason="must be given once")
         return given[0] if given else None
 
-    def _once(self, body: Struct | None) -> Once | None:
+    def once(self, body: Struct | None) -> Once | None:
+        """The request's Idempotency-Key with what it stands for, if it has one."""
         key = self._header("Idempotency-Key")
         if key is None:
             return None

@@ -27,7 +27,10 @@ from litestar.params import FromPath
 from litestar.response import File
 
 from bichat import __version__
+from bichat.api.audit import AuditEvents, ModelAttempts
+from bichat.api.erasures import Erasure, Erasures, Forget
 from bichat.api.health import Health
+from bichat.api.holds import Hold, HoldReleased, Holds, NewHold
 from bichat.api.ops import Questions
 from bichat.api.problems import PROBLEM_JSON, Problem
 from bichat.api.projections import Projection, Projections
@@ -46,8 +49,9 @@ from bichat.api.usage import Spending
 FILES = "/schema/files"
 UI = ("swagger-ui-bundle.js", "swagger-ui.css", "swagger-ui-standalone-preset.js")
 STRUCTS = (
-    Accepted, Changed, Dialogue, Dialogues, Health, Messages, NewDialogue, NewLabel, NewMessages, Problem,
-    Projection, Projections, Questions, Spending,
+    Accepted, AuditEvents, Changed, Dialogue, Dialogues, Erasure, Erasures, Forget, Health, Hold, HoldReleased, Holds,
+    Messages, ModelAttempts, NewDialogue, NewHold, NewLabel, NewMessages, Problem, Projection, Projections, Questions,
+    Spending,
 )  # fmt: skip
 
 
@@ -98,6 +102,7 @@ def complete(app: Litestar, longest: int) -> None:
             schema["additionalProperties"] = False
     schemas["NewMessages"]["oneOf"] = [{"required": ["content"]}, {"required": ["messages"]}]
     schemas["NewMessages"]["dependentRequired"] = {"name": ["content"]}
+    schemas["NewHold"]["oneOf"] = [{"required": ["user_id"]}, {"required": ["dialogue_id"]}]
     for text in ("content", "message"):
         for name in ("NewDialogue", "NewMessages", "GivenMessage"):
             _limit(schemas[name]["properties"].get(text, {}), longest)

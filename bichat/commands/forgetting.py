@@ -29,6 +29,7 @@ from bichat.errors.unusable import EventTooNew
 from bichat.events import data_keys, finding, register
 from bichat.events.dialogue import TextErased
 from bichat.events.envelope import Actor, Cause, Event, Metadata
+from bichat.events.ledger import Ledger
 from bichat.events.person import NOBODY, ErasureOrdered, stream_of
 from bichat.events.register import Erasure
 
@@ -82,7 +83,8 @@ class Forgetting:
         until = time.monotonic() + PATIENCE
         while True:
             async with register.alone(self._keys, erasure.erasure_id) as alone:
-                erasure = (await _thread(register.find, self._keys, erasure.erasure_id)) or erasure
+                found = await _thread(register.find, self._keys, erasure.erasure_id)
+                erasure = found or erasure
                 if alone or erasure.done_at or time.monotonic() > until:
                     return await self._finish(erasure) if alone else await self._standing(erasure)
             await asyncio.sleep(0.2)
@@ -101,7 +103,7 @@ class Forgetting:
         self, tenant_id: UUID, user_id: str, actor: Actor, once: Once | None
     ) -> tuple[Erasure, bool]:
         """The log says it; then the register does, and nobody seals for the person any more."""
-        if not await _thread(known, self._executor, tenant_id, user_id):
+        if not await _thread(known, self._ledger, tenant_id, user_id):
             raise NotFound(what="user")
         erasure = await _thread(register.ask, self._keys, tenant_id, user_id, actor)
         order = OrderErasure(tenant_id=tenant_id, user_id=user_id, erasure_id=erasure.erasure_id)
@@ -222,9 +224,8 @@ class Forgetting:
         return self._ledger.count(erasure.tenant_id, TextErased.__name__, erasure.erasure_id, order.position)
 
 
-def known(executor: Executor, tenant_id: UUID, user_id: str) -> bool:
+def known(ledger: Ledger, tenant_id: UUID, user_id: str) -> bool:
     """Whether there is anything of such a person: a key, a dialogue, or something said about them."""
-    ledger = executor.ledger
     with ledger.keys.connection() as connection:
         if data_keys.known(connection, (tenant_id, user_id)):
             return True

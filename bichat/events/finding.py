@@ -58,18 +58,24 @@ def holds(
     for row in ledger.mentioning(tenant_id, _HOLDS, wanted):
         event = ledger.decode(row)
         match event.fact:
-            case HoldPlaced() as fact:
-                placed[fact.hold_id] = Hold(
-                    hold_id=fact.hold_id, user_id=fact.user_id, dialogue_id=fact.dialogue_id,
-                    reason=fact.reason, placed_at=event.at, placed_by=event.actor,
-                )  # fmt: skip
+            case HoldPlaced():
+                placed[event.fact.hold_id] = hold(event)
             case HoldReleased() as released:
                 placed.pop(released.hold_id, None)
     return [
-        hold
-        for hold in placed.values()
-        if user_id in (None, hold.user_id) and hold_id in (None, hold.hold_id)
+        one for one in placed.values() if user_id in (None, one.user_id) and hold_id in (None, one.hold_id)
     ]
+
+
+def hold(event: Event) -> Hold:
+    """The hold that an event placed."""
+    fact = event.fact
+    if not isinstance(fact, HoldPlaced):
+        raise TypeError(type(fact).__name__)
+    return Hold(
+        hold_id=fact.hold_id, user_id=fact.user_id, dialogue_id=fact.dialogue_id, reason=fact.reason,
+        placed_at=event.at, placed_by=event.actor,
+    )  # fmt: skip
 
 
 def last_order(

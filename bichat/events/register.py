@@ -110,7 +110,7 @@ def find(keys: KeyStore, erasure_id: UUID) -> Erasure | None:
 def of_tenant(keys: KeyStore, tenant_id: UUID, limit: int, before: UUID | None = None) -> list[Erasure]:
     """A tenant's register, the newest first; `before`: older ones than this."""
     query = (
-        f"{_SELECT} where tenant_id = %s and (%s::uuid is null or erasure_id < %s)"
+        f"{_SELECT} where tenant_id = %s and ordered_at is not null and (%s::uuid is null or erasure_id < %s)"
         " order by erasure_id desc limit %s"
     )
     return _many(keys, query, (tenant_id, before, before, limit))

@@ -120,6 +120,14 @@ class Reads:
         finally:
             self._waiting -= 1
 
+    async def lagging(self, position: int) -> list[str]:
+        """The read models that do not hold the log up to `position` after some seconds, if there are any."""
+
+        waited = await asyncio.gather(
+            *(self.caught_up(name, position) for name in _SHAPES), return_exceptions=True
+        )
+        return [name for name, error in zip(_SHAPES, waited, strict=True) if error]
+
     async def _poll(self) -> None:
         """Shared by all who wait; ends with the last of them."""
         while self._waiting:
