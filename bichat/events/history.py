@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 from msgspec import UNSET, MsgspecError, Struct, UnsetType
@@ -16,7 +16,7 @@ from bichat.events.codec import EventMapper, State, StoredRow, key_ids, stored_s
 from bichat.events.envelope import Cause, Event, Subject
 from bichat.events.keys import KeyStore
 from bichat.events.recorder import stored_row
-from bichat.events.seal import GENESIS, Place, chain, open_fields
+from bichat.events.seal import GENESIS, Opener, Place, chain, open_fields
 from bichat.events.transcript import Dialogue, transcribed
 
 STRANGE = (ArithmeticError, AttributeError, LookupError, MsgspecError, TypeError, ValueError)
@@ -62,6 +62,16 @@ class AuditEvent(Struct, frozen=True, kw_only=True):
     hash: str
 
 
+class Openers(Protocol):
+    """Where the keys are that open text, or what stands for them."""
+
+    def prepare_ids(self, key_ids: Iterable[UUID], /) -> None:
+        """Told which will be asked for."""
+
+    def by_id(self, key_id: UUID, /) -> Opener | None:
+        """What opens text that was sealed with this key; None when there is nothing."""
+
+
 def chained_row(columns: Sequence[Any]) -> StoredRow:
     """A row as selected by `COLUMNS` and the hash of the event before it."""
     *stored, previous = columns
@@ -70,13 +80,13 @@ def chained_row(columns: Sequence[Any]) -> StoredRow:
     return row
 
 
-def audit_events(rows: Sequence[StoredRow], keys: KeyStore) -> list[AuditEvent]:
+def audit_events(rows: Sequence[StoredRow], keys: Openers) -> list[AuditEvent]:
     """These rows, which know the hash before them, as auditors see them. Blocks."""
     keys.prepare_ids(key_id for row in rows for key_id in key_ids(row))
     return [_audit_event(row, keys) for row in rows]
 
 
-def _audit_event(row: StoredRow, keys: KeyStore) -> AuditEvent:
+def _audit_event(row: StoredRow, keys: Openers) -> AuditEvent:
     state, data, trouble = _read(row, keys)
     stream_id, subject = UUID(str(row.originator_id)), envelope.subject(row.topic)
     cause = state.cause if state else None
@@ -103,7 +113,7 @@ def _reason(cause: Cause) -> Reason:
     return Reason(cause.stream_id, cause.version)
 
 
-def _read(row: StoredRow, keys: KeyStore) -> tuple[State | None, dict[str, Any] | None, str]:
+def _read(row: StoredRow, keys: Openers) -> tuple[State | None, dict[str, Any] | None, str]:
     """What is stored, its data with the text opened, and why that cannot be had."""
     state = None
     try:

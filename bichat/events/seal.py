@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 import msgspec
@@ -39,6 +39,13 @@ class Sealed(msgspec.Struct, frozen=True, array_like=True):
     box: bytes
 
 
+class Opener(Protocol):
+    """What opens sealed fields; None: it cannot be had."""
+
+    def open(self, sealed: Sealed, place: bytes, /) -> str | None:
+        """The text; raises `InvalidTag` when anything was changed or moved."""
+
+
 class PersonKey:
     """The one way to a person's text in the log, and to digests that go with it."""
 
@@ -56,8 +63,11 @@ class PersonKey:
 
     def open(self, sealed: Sealed, place: bytes) -> str:
         """The text; raises `InvalidTag` when anything was changed or moved."""
-        salted = self._cipher.decrypt(sealed.box[:_NONCE], sealed.box[_NONCE:], place)
-        return salted[_SALT:].decode()
+        return self.salted(sealed, place)[_SALT:].decode()
+
+    def salted(self, sealed: Sealed, place: bytes) -> bytes:
+        """Salt and text; raises `InvalidTag` likewise."""
+        return self._cipher.decrypt(sealed.box[:_NONCE], sealed.box[_NONCE:], place)
 
     def digest(self, purpose: str, data: bytes) -> bytes:
         """A keyed digest (HMAC-SHA256, 32 bytes) that tells nothing once the key is destroyed."""
@@ -96,7 +106,7 @@ def seal_fields(data: dict[str, Any], kind: Kind, place: Place, key: PersonKey) 
 
 
 def open_fields(
-    data: dict[str, Any], kind: Kind, place: Place, find: Callable[[UUID], PersonKey | None]
+    data: dict[str, Any], kind: Kind, place: Place, find: Callable[[UUID], Opener | None]
 ) -> dict[str, Any]:
     """`data` with every sealed field opened; `None` where the key is gone.
 
@@ -117,7 +127,7 @@ def blank_fields(data: dict[str, Any], kind: Kind) -> dict[str, Any]:
     }
 
 
-def _open(sealed: Sealed, name: str, place: Place, find: Callable[[UUID], PersonKey | None]) -> str | None:
+def _open(sealed: Sealed, name: str, place: Place, find: Callable[[UUID], Opener | None]) -> str | None:
     if sealed.scheme != SCHEME:
         raise place.unreadable(f"the field {name} has the unknown scheme {sealed.scheme}")
     key = find(sealed.key_id)
