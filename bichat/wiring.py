@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bichat import tracing
@@ -18,8 +19,11 @@ from bichat.errors.unusable import WrongSetting
 from bichat.events import schema
 from bichat.events.keys import KeyStore
 from bichat.events.ledger import Ledger
+from bichat.events.masters import fingerprint
 
 if TYPE_CHECKING:
+    from bichat.backup.merge import Merged
+    from bichat.backup.restore import Restored
     from bichat.commands.execute import Executor
     from bichat.projections.processes import Database
     from bichat.projections.verify import Progress
@@ -87,6 +91,23 @@ def fill(config: Config, progress: Progress) -> None:
         missing = versions.missing(connection)
     if missing:
         rebuild.rebuild(database(config), missing, jobs=cores(), progress=progress)
+
+
+def restore(config: Config, directory: Path, progress: Progress) -> Restored:
+    """Brings the log back from a backup; the database need not be anything yet."""
+    from bichat.backup import restore as work
+    from bichat.projections.processes import Database
+
+    database = Database(url=_url(config), keys_url=_keys_url(config), master_key=_master_key(config))
+    return work.restore(database, _redis_url(config), directory, progress)
+
+
+def restore_keys(config: Config, file: Path) -> Merged:
+    """Brings keys back from their file; the stores need not be anything yet."""
+    from bichat.backup import merge
+
+    masters = {fingerprint(_master_key(config))}
+    return merge.restore(_url(config), _keys_url(config), masters, file)
 
 
 def run_api(config: Config) -> None:

@@ -21,13 +21,14 @@ values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 on conflict do nothing;
 
 -- name: reopen
--- Done once, but not as far as this log knows. Their keys are destroyed, and stay so.
-update bichat_keys.erasures set done_at = null
-where ordered_at is not null and done_at is not null and not erasure_id = any(%s);
+-- The last one of each person takes whatever an older log has brought back. It was done, but not here.
+update bichat_keys.erasures set destroyed_at = null, done_at = null
+where not erasure_id = any(%s) and ordered_at is not null and erasure_id in (
+    select distinct on (tenant_id, user_id) erasure_id from bichat_keys.erasures
+    order by tenant_id, user_id, asked_at desc);
 
--- name: unfinished
-select erasure_id, tenant_id, user_id, actor_kind, actor_id from bichat_keys.erasures
-where ordered_at is not null and done_at is null order by asked_at;
+-- name: under_way
+select erasure_id from bichat_keys.erasures where done_at is null order by asked_at;
 
 -- name: changed
 update bichat_keys.changes set number = number + 1;

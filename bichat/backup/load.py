@@ -44,12 +44,14 @@ def _load(connection: Connection[Any], backup: Backup, name: str, table: Table, 
                 reader = zstandard.ZstdDecompressor().stream_reader(cast(BinaryIO, file), closefd=False)
                 while chunk := reader.read(_CHUNK):
                     copy.write(chunk)
-                    if name == "stored_events":
-                        progress("loading", file.read_bytes, file.size)
+                    if name == "stored_events" and file.read_bytes < file.size:
+                        progress("restoring", file.read_bytes, file.size)
         except zstandard.ZstdError as error:
             raise BackupDamaged(path=backup.path, reason=f"{table.file}: {error}") from None
         if file.sha.hexdigest() != backup.digests[table.file]:
             raise BackupDamaged(path=backup.path, reason=f"{table.file} is not what {DIGESTS} says")
+        if name == "stored_events":
+            progress("restoring", file.size, file.size)
         if cursor.rowcount != table.rows:
             reason = f"{table.file} has {cursor.rowcount} rows, not {table.rows}"
             raise BackupDamaged(path=backup.path, reason=reason)

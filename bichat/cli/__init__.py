@@ -14,7 +14,8 @@ import jwt
 
 from bichat import __version__, config, embedded, logs
 from bichat.cli.audit import audit
-from bichat.cli.backup import backup
+from bichat.cli.backup import backup, restore
+from bichat.cli.keys import keys
 from bichat.cli.projections import projections
 from bichat.cli.replies import replies
 from bichat.config import Config
@@ -147,6 +148,8 @@ def chat(message: str | None, url: str | None, token: str | None) -> None:
 
 bichat.add_command(audit)
 bichat.add_command(backup)
+bichat.add_command(restore)
+bichat.add_command(keys)
 bichat.add_command(projections)
 bichat.add_command(replies)
 

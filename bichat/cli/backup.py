@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from bichat import config, embedded
 from bichat.cli import database
 from bichat.cli.output import Progress
 
@@ -31,3 +32,33 @@ def backup(directory: Path) -> None:
     click.echo(
         f"{events:,} events up to position {done.manifest.position}, {done.size / 1e6:,.1f} MB: {directory}"
     )
+
+
+@click.command()
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+def restore(directory: Path) -> None:
+    """Bring the log back from DIR, into a database without events.
+
+    Nothing of bichat may run on it. Every file is checked first. Then the log is loaded, who was forgotten
+    since the backup is forgotten again, and the read models are built; until all of that is done,
+    nothing else starts. Stopped at any point, the same command goes on.
+
+    The keys come first, where they were lost too: `bichat keys restore FILE`, with the same master key.
+    What happened after the backup is lost; `bichat audit verify` says so as well.
+    """
+    from bichat import wiring
+
+    given = config.load()
+    if given.brings_postgres:
+        embedded.refuse_if_owned(given)
+    stopped = database.interruptible("restore", "nothing else starts before `bichat restore DIR` has ended")
+    servers = embedded.attached_or_owned(given, "database_url", "redis_url")
+    with servers as settings, database.watched(), stopped, Progress() as progress:
+        done = wiring.restore(settings, directory, progress)
+    manifest, at = done.manifest, done.manifest.made_at.isoformat(" ", "seconds")
+    events = manifest.tables["stored_events"].rows
+    click.echo(f"{events:,} events up to position {manifest.position}, as of {at}")
+    if done.forgotten:
+        click.echo(f"Forgotten again: {done.forgotten}")
+    if done.lost_seal:
+        click.echo(f"Lost: what was sealed after seal {manifest.seal}, up to seal {done.lost_seal}")

@@ -23,6 +23,9 @@ from bichat.errors.unusable import RebuildRuns
 EVERY = 5.0
 """Seconds between two lines about one step, where there is no terminal to draw a bar on."""
 
+_UNITS = {"indexing": " builds", "checking": "B", "restoring": "B", "forgetting": " persons"}
+"""What a step counts, if not events."""
+
 log = logging.getLogger(__name__)
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -62,7 +65,7 @@ class Progress:
             self._step, self._began, self._said = step, time.monotonic(), 0.0
             if self._terminal:
                 width = shutil.get_terminal_size((80, 24)).columns
-                unit = " builds" if step == "indexing" else " events"
+                unit = _UNITS.get(step, " events")
                 self._bar = tqdm(
                     desc=f"{step:10}", unit=unit, unit_scale=total >= 10_000, total=0, ncols=width
                 )
