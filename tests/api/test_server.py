@@ -75,6 +75,7 @@ def test_the_document_is_closed_and_says_every_refusal(api: Api) -> None:
             "archive", "messages", "messages/{message_id}/cancel", "messages/{message_id}/retry", "restore",
             "stream", "unarchive",
         )),
+        "/v1/ops/erasures", "/v1/ops/holds", "/v1/ops/holds/{hold_id}",
         "/v1/ops/projections", "/v1/ops/projections/{name}/rebuild", "/v1/ops/replies",
         "/v1/ops/replies/{message_id}/retry", "/v1/usage",
     ]  # fmt: skip
