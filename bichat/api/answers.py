@@ -19,7 +19,7 @@ def shown(message: transcript.Message, status: QuestionStatus | None = None) -> 
         role=message.role,
         content=message.content,
         at=message.at,
-        name=message.name or UNSET,
+        name=UNSET if message.name == "" else message.name,
         reply_to=message.reply_to or UNSET,
         model=message.model or UNSET,
         finish_reason=message.finish_reason or UNSET,

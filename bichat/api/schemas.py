@@ -104,14 +104,14 @@ class Usage(Struct, frozen=True, kw_only=True):
 
 
 class Message(Struct, frozen=True, kw_only=True):
-    """One message; `content` is null once its person was forgotten, `status` is a question's."""
+    """One message; `content` and `name` are null once its person was forgotten, `status` is a question's."""
 
     id: UUID
     seq: int
     role: Role
     content: str | None
     at: Time
-    name: str | UnsetType = UNSET
+    name: str | UnsetType | None = UNSET
     reply_to: UUID | UnsetType = UNSET
     model: str | UnsetType = UNSET
     finish_reason: str | UnsetType = UNSET

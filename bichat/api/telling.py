@@ -15,6 +15,9 @@ from bichat.deltas import Said
 from bichat.events.transcript import Dialogue, Message, Turn
 from bichat.projections.transcripts import Changes, Reply
 
+UNKNOWN = 0
+"""The face of a dialogue that has to be told anew."""
+
 
 class Telling:
     """One stream's account of a dialogue, or of the reply to one question, `only`.
@@ -59,6 +62,8 @@ class Telling:
     def dialogue(self, changes: Changes) -> Iterator[bytes]:
         """The changes since `mark.version`, in the order in which they were committed."""
         dialogue, self.behind = changes.dialogue, changes.upto < changes.dialogue.version
+        if self.mark.version < dialogue.erased <= dialogue.version:
+            self.mark = replace(self.mark, face=UNKNOWN)  # what was told is blank now: it has changed
         answers = {message.version: message for message in dialogue.messages if message.reply_to}
         news: list[Message | Turn] = [m for m in dialogue.messages if not m.reply_to]
         news += [turn for turn in dialogue.turns.values() if turn.version > self.mark.version]

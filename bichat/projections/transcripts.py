@@ -147,7 +147,7 @@ async def newest(
 ) -> Dialogue | None:
     """The dialogue, in whatever state, with its newest messages and the turns of the questions among them."""
     row = await _one(connection, "newest", tenant_id, dialogue_id, user_id, limit=limit)
-    return _read(row, lambda m: m.seq > row[8] - limit) if row else None
+    return _read(row[:-1], lambda m: m.seq > row[8] - limit, row[-1]) if row else None
 
 
 async def messages(
@@ -191,7 +191,10 @@ async def changes(
     """
     values = {"since": since_version, "pages": PIECE}
     row = await _one(connection, "changes", tenant_id, dialogue_id, user_id, **values)
-    return Changes(_read(row[:-1], lambda m: m.version > since_version), row[-1]) if row else None
+    if row is None:
+        return None
+    *found, upto, erased = row
+    return Changes(_read(found, lambda m: m.version > since_version, erased), upto)
 
 
 class Reply(NamedTuple):
@@ -241,8 +244,8 @@ async def _one(
     return await cursor.fetchone()
 
 
-def _read(row: Found, wanted: Callable[[Message], bool]) -> Dialogue:
+def _read(row: Sequence[Any], wanted: Callable[[Message], bool], erased: int = 0) -> Dialogue:
     *header, pages, turns = row
     held = tuple(m for page in pages for m in _messages.decode(page) if wanted(m))
     by_id = immutables.Map((t.message_id, t) for t in _turns.decode(turns))
-    return replace(_dialogue(header), messages=held, turns=by_id)
+    return replace(_dialogue(header), erased=erased, messages=held, turns=by_id)

@@ -146,7 +146,10 @@ select h.id, h.tenant_id, h.user_id, h.label, h.state, h.version, h.created_at, 
             select unnest(p.questions) from bichat.transcripts_pages_vN p
             where p.dialogue_id = h.id and p.tenant_id = h.tenant_id
               and p.page >= greatest(h.message_count - %(limit)s, 0) / 50))
-    )
+    ),
+    coalesce((
+        select p.version from bichat.transcripts_pages_vN p
+        where p.dialogue_id = h.id and p.tenant_id = h.tenant_id and p.page = -1), 0) as erased
 from bichat.transcripts_vN h
 where h.id = %(dialogue_id)s and h.tenant_id = %(tenant_id)s and h.user_id = %(user_id)s;
 
@@ -175,7 +178,10 @@ select h.id, h.tenant_id, h.user_id, h.label, h.state, h.version, h.created_at, 
         select coalesce(jsonb_agg(t), '[]')::text from bichat.transcripts_turns_vN t
         where t.dialogue_id = h.id and t.tenant_id = h.tenant_id and t.version > %(since)s and t.version <= h.upto
     ),
-    h.upto
+    h.upto,
+    coalesce((
+        select p.version from bichat.transcripts_pages_vN p
+        where p.dialogue_id = h.id and p.tenant_id = h.tenant_id and p.page = -1), 0) as erased
 from header h;
 
 -- name: reply
