@@ -59,7 +59,12 @@ class Place(Struct, frozen=True):
 
 def rebuild(log: Log, dialogue_id: UUID, question: int, started: ReplyStarted) -> ChatRequest:
     """The request that `started` says was made, out of the log as it stood then: the same bytes."""
-    said = shown_messages(log, Place(dialogue_id, question, started.shown.as_of), started.shown.messages)
+    place = Place(dialogue_id, question, started.shown.as_of)
+    return showing(started, shown_messages(log, place, started.shown.messages))
+
+
+def showing(started: ReplyStarted, said: Iterable[MessageAdded]) -> ChatRequest:
+    """The request that `started` says was made, of the messages that it showed."""
     prompt = ChatMessage("system", PROMPTS[started.shown.prompt, started.shown.prompt_version])
     return request(started, (prompt, *map(message, said)))
 

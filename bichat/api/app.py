@@ -14,7 +14,19 @@ from litestar.exceptions import HTTPException
 from litestar.types import ControllerRouterHandler
 
 from bichat import errors
-from bichat.api import dialogues, erasures, health, holds, messages, metrics, ops, projections, stream, usage
+from bichat.api import (
+    audit,
+    dialogues,
+    erasures,
+    health,
+    holds,
+    messages,
+    metrics,
+    ops,
+    projections,
+    stream,
+    usage,
+)
 from bichat.api.auth import Verifier, admit
 from bichat.api.call import Call, Parts
 from bichat.api.conversation import Streams
@@ -66,6 +78,7 @@ def create_app(parts: Parts) -> Litestar:
         usage.router,
         ops.router,
         projections.router,
+        audit.router,
         erasures.router,
         holds.router,
     )

@@ -27,7 +27,7 @@ from litestar.params import FromPath
 from litestar.response import File
 
 from bichat import __version__
-from bichat.api.audit import AuditEvents, ModelAttempts
+from bichat.api.audit import AuditEvents, ModelAttempts, SentRequest
 from bichat.api.erasures import Erasure, Erasures, Forget
 from bichat.api.health import Health
 from bichat.api.holds import Hold, HoldReleased, Holds, NewHold
@@ -49,9 +49,9 @@ from bichat.api.usage import Spending
 FILES = "/schema/files"
 UI = ("swagger-ui-bundle.js", "swagger-ui.css", "swagger-ui-standalone-preset.js")
 STRUCTS = (
-    Accepted, AuditEvents, Changed, Dialogue, Dialogues, Erasure, Erasures, Forget, Health, Hold, HoldReleased, Holds,
-    Messages, ModelAttempts, NewDialogue, NewHold, NewLabel, NewMessages, Problem, Projection, Projections, Questions,
-    Spending,
+    Accepted, AuditEvents, Changed, Dialogue, Dialogues, Erasure, Erasures, Forget, Health, Hold,
+    HoldReleased, Holds, Messages, ModelAttempts, NewDialogue, NewHold, NewLabel, NewMessages, Problem,
+    Projection, Projections, Questions, SentRequest, Spending,
 )  # fmt: skip
 
 
@@ -112,6 +112,8 @@ def complete(app: Litestar, longest: int) -> None:
             operation = getattr(item, method)
             if operation and path.startswith("/v1/"):
                 _complete(operation, query=method == "get", command=path not in NO_COMMANDS)
+                if path.startswith("/v1/audit/"):
+                    _refusals(operation, 409)
             elif operation:
                 _refusals(operation, 400, *((401, 403) if operation.security else (503,)))
 

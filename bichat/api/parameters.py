@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from typing import Annotated
 
@@ -68,3 +68,16 @@ def day(field: str, text: str | None, default: date, *, up: bool = False) -> dat
         return utc.date() + timedelta(days=begun)
     except (ValueError, OverflowError):
         raise Invalid(field=field, reason="must be a date or an RFC 3339 time with an offset") from None
+
+
+def instant(field: str, text: str | None) -> datetime | None:
+    """An RFC 3339 time, exact, in UTC."""
+    if text is None:
+        return None
+    try:
+        time = datetime.fromisoformat(text)
+        if time.tzinfo is None:
+            raise ValueError(text)
+        return time.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise Invalid(field=field, reason="must be an RFC 3339 time with an offset") from None

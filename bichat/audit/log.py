@@ -1,0 +1,94 @@
+"""The log as one tenant sees it: rows of its streams, and of all that happened in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from functools import cache
+from typing import Any
+from uuid import UUID
+
+from psycopg.rows import tuple_row
+
+from bichat.events.codec import StoredRow
+from bichat.events.history import chained_row
+from bichat.events.recorder import stored_row
+from bichat.projections.reads import Reads
+from bichat.projections.sql import blocks
+
+ROWS = 2000
+BYTES = 16_000_000
+"""Read at once of what may be long."""
+NO_END = 2**63 - 1
+
+
+class TenantLog:
+    """Reads rows under row-level security; raises `Unavailable` kinds."""
+
+    def __init__(self, reads: Reads, tenant_id: UUID) -> None:
+        self.tenant_id = tenant_id
+        self._reads = reads
+
+    async def head(self) -> int:
+        """Where the whole log ends now."""
+        return await self._reads.head()
+
+    async def stream(
+        self, stream_id: UUID, *, after: int = 0, upto: int | None = None, limit: int = ROWS,
+        desc: bool = False, kinds: Sequence[str] = (), about: UUID | None = None, bytes: int = NO_END,
+    ) -> list[StoredRow]:  # fmt: skip
+        """Rows of a stream with versions in (after, upto], at most `limit` of them.
+
+        `about`: only those in which this message is named. `bytes`: about as much, and at least one row.
+        """
+        query = _stream(desc=desc, kinds=bool(kinds), about=bool(about))
+        values = {
+            "stream": stream_id, "after": after, "upto": NO_END if upto is None else upto, "limit": limit,
+            "bytes": bytes, "kinds": list(kinds), "message": str(about).encode(),
+        }  # fmt: skip
+        return [stored_row(columns) for columns in await self._rows(query, values)]
+
+    async def events(self, stream_id: UUID, *, after: int, limit: int) -> list[StoredRow]:
+        """The next rows of a stream, each knowing the hash before it."""
+        rows = await self._rows(_chained(), {"stream": stream_id, "after": after, "limit": limit})
+        return [chained_row(columns) for columns in rows]
+
+    async def feed(
+        self, *, after: int, end: int, limit: int, type: str | None = None, user_id: str | None = None
+    ) -> list[StoredRow]:
+        """The next rows of the tenant in (after, end], of one kind or by one person, but not both at once."""
+        values = {"after": after, "end": end, "limit": limit, "type": type, "user_id": user_id}
+        rows = await self._rows(feed_query(type is not None, user_id is not None), values)
+        return [chained_row(columns) for columns in rows]
+
+    async def position_at(self, moment: datetime) -> int:
+        """The last position that the database wrote before `moment`."""
+        found = await self._rows(blocks("log", __package__)["position_at"].encode(), {"moment": moment})
+        return int(found[0][0])
+
+    async def _rows(self, query: bytes, values: dict[str, Any]) -> list[tuple[Any, ...]]:
+        async with self._reads.tenant(self.tenant_id) as connection:
+            cursor = connection.cursor(binary=True, row_factory=tuple_row)
+            await cursor.execute(query, {**values, "tenant": self.tenant_id})
+            return await cursor.fetchall()
+
+
+@cache
+def _stream(*, desc: bool, kinds: bool, about: bool) -> bytes:
+    sql = blocks("log", __package__)
+    parts = [sql["kinds"]] * kinds + [sql["about"]] * about
+    return sql["stream"].format(order="desc" if desc else "asc", filter="\n".join(parts)).encode()
+
+
+@cache
+def _chained() -> bytes:
+    sql = blocks("log", __package__)
+    return sql["chained"].format(place="originator_version", filter=sql["events"]).encode()
+
+
+@cache
+def feed_query(of_type: bool, of_user: bool) -> bytes:
+    """A statement of its own for each filter, so that each has a plan of its own."""
+    sql = blocks("log", __package__)
+    filter_ = "\n".join([sql["feed"]] + [sql["of_type"]] * of_type + [sql["of_user"]] * of_user)
+    return sql["chained"].format(place="notification_id", filter=filter_).encode()

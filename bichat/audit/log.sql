@@ -1,0 +1,53 @@
+-- What auditors read of the log, on connections that see one tenant's rows and nothing else.
+
+-- name: stream
+-- A part of one stream: at most so many rows and bytes, but at least one row if there is any.
+select originator_id, originator_version, topic, state, tenant_id, command_id, hash, notification_id, recorded_at
+from (
+    select *, sum(octet_length(state)) over (order by originator_version {order}) - octet_length(state) as before
+    from (
+        select * from bichat.stored_events
+        where tenant_id = %(tenant)s and originator_id = %(stream)s
+          and originator_version > %(after)s and originator_version <= %(upto)s {filter}
+        order by originator_version {order} limit %(limit)s
+    ) next
+) counted
+where before < %(bytes)s order by originator_version {order};
+
+-- name: kinds
+and topic = any(%(kinds)s)
+
+-- name: about
+-- Only what names a message: ids are not sealed. The server need not take `state` apart.
+and position(%(message)s in state) > 0
+
+-- name: chained
+-- The same, from its start on, each with the hash of the event before it.
+select originator_id, originator_version, topic, state, tenant_id, command_id, hash, notification_id, recorded_at, (
+    select b.hash from bichat.stored_events b where b.tenant_id = %(tenant)s
+      and b.originator_id = counted.originator_id and b.originator_version = counted.originator_version - 1
+)
+from (
+    select *, sum(octet_length(state)) over (order by {place}) - octet_length(state) as before
+    from (
+        select * from bichat.stored_events
+        where tenant_id = %(tenant)s and {filter}
+        order by {place} limit %(limit)s
+    ) next
+) counted
+where before < 16000000 order by {place};
+
+-- name: events
+originator_id = %(stream)s and originator_version > %(after)s
+
+-- name: feed
+notification_id > %(after)s and notification_id <= %(end)s
+
+-- name: of_type
+and topic = %(type)s
+
+-- name: of_user
+and actor = %(user_id)s
+
+-- name: position_at
+select bichat.position_at(%(moment)s);
