@@ -107,3 +107,7 @@ class PartFailed(Unusable):
 
 class EventTooNew(Unusable):
     """Event {kind} v{version} at position {position} is newer than this code: install it first."""
+
+
+class NotProven(Unusable):
+    """Line {line} proves nothing: {reason}."""

@@ -27,7 +27,9 @@ SCHEME = 1
 GENESIS = bytes(32)
 """What the first event of a stream is chained to."""
 
-_NONCE, _SALT = 12, 16
+SALT = 16
+"""Bytes before each text that is sealed."""
+_NONCE = 12
 
 
 class Sealed(msgspec.Struct, frozen=True, array_like=True):
@@ -56,14 +58,14 @@ class PersonKey:
 
     def seal(self, text: str, place: bytes) -> Sealed:
         """Seals `text` so that it opens only at `place` (tenant, stream, version, kind, field)."""
-        salted = os.urandom(_SALT) + text.encode()
+        salted = os.urandom(SALT) + text.encode()
         nonce = os.urandom(_NONCE)
         box = nonce + self._cipher.encrypt(nonce, salted, place)
         return Sealed(SCHEME, self.key_id, hashlib.sha256(salted).digest(), box)
 
     def open(self, sealed: Sealed, place: bytes) -> str:
         """The text; raises `InvalidTag` when anything was changed or moved."""
-        return self.salted(sealed, place)[_SALT:].decode()
+        return self.salted(sealed, place)[SALT:].decode()
 
     def salted(self, sealed: Sealed, place: bytes) -> bytes:
         """Salt and text; raises `InvalidTag` likewise."""
