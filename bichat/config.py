@@ -43,6 +43,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     bichat_jwt_audience: str | None = None
     bichat_master_key: bytes | None = msgspec.field(default=None)
     """32 bytes; base64 in the environment."""
+    bichat_old_master_key: bytes | None = None
+    """32 bytes likewise: the one before, until `bichat keys rotate --master` is done."""
     bichat_signing_key: bytes | None = None
     """32 bytes likewise, an Ed25519 private key that signs seals; `None`: the keys store has one."""
 
@@ -197,6 +199,7 @@ _READERS: dict[str, Callable[[str, str], object]] = {
     "bichat_jwt_secret": _secret,
     "bichat_jwt_public_key": _pem_or_jwks,
     "bichat_master_key": _key,
+    "bichat_old_master_key": _key,
     "bichat_signing_key": _key,
     "bichat_context_tokens": _whole_number(64, 10_000_000),
     "bichat_max_message_chars": _whole_number(1, 1_000_000),

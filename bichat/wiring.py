@@ -53,8 +53,20 @@ def database(config: Config) -> Database:
     with _keys(config):
         return Database(
             url=_url(config), keys_url=_keys_url(config), master_key=_master_key(config),
-            signing_key=config.bichat_signing_key,
+            old_master_key=config.bichat_old_master_key, signing_key=config.bichat_signing_key,
+            redis_url=config.redis_url,
         )  # fmt: skip
+
+
+@contextmanager
+def key_store(database: Database) -> Iterator[KeyStore]:
+    """Its keys, unlocked."""
+    keys = database.key_store()
+    try:
+        keys.unlock()
+        yield keys
+    finally:
+        keys.close()
 
 
 @contextmanager
@@ -62,10 +74,7 @@ def writer(database: Database) -> Iterator[Executor]:
     """Executes operators' commands; followers see what it wrote at their next look."""
     from bichat.commands.execute import Executor
 
-    with ExitStack() as stack:
-        keys = KeyStore(database.keys_url, database.master_key)
-        stack.callback(keys.close)
-        keys.unlock()
+    with key_store(database) as keys, ExitStack() as stack:
         ledger = Ledger(database.url, keys)
         stack.callback(ledger.close)
         executor = Executor(ledger)
@@ -159,17 +168,22 @@ def run_worker(config: Config) -> None:
 def run_projector(config: Config) -> None:
     """Keeps the read models up to date until SIGTERM or Ctrl-C."""
     _counted("projector", config)
+    from bichat.commands.execute import Executor
     from bichat.events.feed import Feed
     from bichat.events.signing import Signatory
-    from bichat.workers import project, sealing
+    from bichat.workers import erasures, project, sealing
     from bichat.workers.rebuilds import Rebuilds
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with _log(config, reads=False) as ledger, _doorbell(config) as doorbell:
+    with _log(config, reads=False) as ledger, _doorbell(config) as doorbell, ExitStack() as stack:
         signatory = Signatory(ledger.keys, config.bichat_signing_key)
-        with sealing.running(_url(config), signatory, stop):
+        executor = Executor(ledger, on_commit=doorbell.ring)
+        executor.start()
+        stack.callback(executor.close)
+        left = erasures.running(executor, _redis_url(config), stop)
+        with left, sealing.running(_url(config), signatory, stop):
             project.run(_url(config), Feed(ledger.keys), doorbell, stop, Rebuilds(environment(config)))
 
 
@@ -205,6 +219,7 @@ def _log(config: Config, *, reads: bool = True) -> Iterator[Ledger]:
         with schema.connect(_url(config)) as connection:
             versions.check(connection)
     with _keys(config) as keys:
+        keys.watch()
         ledger = Ledger(_url(config), keys)
         try:
             yield ledger
@@ -221,9 +236,12 @@ def _check(config: Config) -> None:
 
 @contextmanager
 def _keys(config: Config) -> Iterator[KeyStore]:
-    keys = KeyStore(_keys_url(config), _master_key(config))
+    """The keys of the log; a store without any, beside a log with events, is not theirs."""
+    with schema.connect(_url(config)) as connection:
+        new = not schema.has_events(connection)
+    keys = KeyStore(_keys_url(config), _master_key(config), config.bichat_old_master_key)
     try:
-        keys.unlock()
+        keys.unlock(new=new)
         yield keys
     finally:
         keys.close()

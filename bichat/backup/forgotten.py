@@ -12,7 +12,6 @@ from bichat.commands.execute import Executor
 from bichat.commands.forgetting import Forgetting
 from bichat.deltas import Deltas
 from bichat.events import register, schema
-from bichat.events.keys import KeyStore
 from bichat.events.ledger import Ledger
 from bichat.projections.processes import Database
 from bichat.projections.verify import Progress
@@ -30,7 +29,7 @@ def again(database: Database, redis_url: str, progress: Progress) -> int:
             agree.settle(known, store)
         ids = [found for (found,) in store.execute(statement("agree", "under_way"))]
     with ExitStack() as stack:
-        keys = KeyStore(database.keys_url, database.master_key)
+        keys = database.key_store()
         stack.callback(keys.close)
         keys.unlock()
         ledger = Ledger(database.url, keys)

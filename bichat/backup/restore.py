@@ -17,7 +17,6 @@ from bichat.backup.manifest import Backup, Manifest, found
 from bichat.backup.sql import statement
 from bichat.errors.backup import RestoreRefused
 from bichat.events import schema
-from bichat.events.keys import KeyStore
 from bichat.events.signing import Signatory
 from bichat.projections import rebuild, versions
 from bichat.projections.processes import Database, cores
@@ -60,7 +59,7 @@ def restore(database: Database, redis_url: str, directory: Path, progress: Progr
 def _unlock(database: Database, backup: Backup) -> None:
     """Before anything is touched: are these the keys?"""
     schema.migrate(database.keys_url, schema.KEYS, name="KEYS_DATABASE_URL")
-    with closing(KeyStore(database.keys_url, database.master_key)) as keys:
+    with closing(database.key_store()) as keys:
         keys.unlock()
     with schema.connect(database.keys_url, name="KEYS_DATABASE_URL") as connection:
         row = connection.execute(statement("restores", "keys")).fetchone()
@@ -124,7 +123,7 @@ def _build(connection: Connection[Any], database: Database, progress: Progress) 
 def _set_back(connection: Connection[Any], database: Database) -> int | None:
     """Says in the keys store which seals are gone, lest it be taken for tampering; returns the last."""
     kept = (connection.execute(statement("restores", "newest_seal")).fetchone() or (0,))[0]
-    with closing(KeyStore(database.keys_url, database.master_key)) as keys:
+    with closing(database.key_store()) as keys:
         keys.unlock()
         gone = Signatory(keys).set_back(kept)
     return gone.lost if gone else None

@@ -18,14 +18,18 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def opened() -> Iterator[Database]:
-    """Where it is and what opens it; raises when its schema or its master key is not ours."""
+def opened(*also: str) -> Iterator[Database]:
+    """Where it is and what opens it; raises when its schema or its master key is not ours.
+
+    `also`: other servers that are needed, if we bring them along.
+    """
     from bichat import wiring
 
     given = config.load()
     if given.brings_postgres and not (given.bichat_data_dir / "postgres").exists():
         raise NothingHere(path=given.bichat_data_dir)  # a typing error must not make a new one
-    with embedded.attached_or_owned(given, "database_url") as settings:
+    needed = ("database_url", *also) if given.brings_postgres else ("database_url",)
+    with embedded.attached_or_owned(given, *needed) as settings:
         yield wiring.database(settings)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 import sys
 import time
@@ -26,6 +27,8 @@ EVERY = 5.0
 _UNITS = {"indexing": " builds", "checking": "B", "restoring": "B", "forgetting": " persons"}
 """What a step counts, if not events."""
 
+_CONTROLS = re.compile("[\x7f-\x9f]")
+
 log = logging.getLogger(__name__)
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -34,13 +37,19 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def table(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
     """Prints rows under their names, or as one JSON array."""
     if as_json:
-        click.echo(json.dumps(msgspec.to_builtins(rows), ensure_ascii=False))
+        click.echo(json_text(rows))
     elif not rows:
         click.echo("Nothing.", err=True)
     else:
         click.echo(
             tabulate([_row(row) for row in rows], headers="keys", tablefmt="plain", disable_numparse=True)
         )
+
+
+def json_text(value: object) -> str:
+    """As JSON that steers no terminal: other control characters than JSON's own are escaped too."""
+    text = json.dumps(msgspec.to_builtins(value), ensure_ascii=False)
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _row(row: dict[str, Any]) -> dict[str, str]:
@@ -50,7 +59,8 @@ def _row(row: dict[str, Any]) -> dict[str, str]:
 class Progress:
     """Told how far each step has come: a bar with rate and time left on a terminal, else lines; on stderr."""
 
-    def __init__(self) -> None:
+    def __init__(self, unit: str = " events") -> None:
+        self._unit = unit
         self._terminal = sys.stderr.isatty()
         self._step = ""
         self._bar: tqdm[Any] | None = None

@@ -59,10 +59,10 @@ class Forgetting:
     def __init__(
         self,
         executor: Executor,
-        deltas: Deltas,
+        deltas: Deltas | None,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
-        """`progress` is told how many dialogues know."""
+        """`progress` is told how many dialogues know. Without `deltas` others do the rest."""
         self._executor, self._deltas, self._progress = executor, deltas, progress
         self._ledger, self._keys = executor.ledger, executor.ledger.keys
 
@@ -195,6 +195,8 @@ class Forgetting:
 
     async def _silence(self, erasure: Erasure) -> bool:
         """Takes the words that replies of the person's were writing; false when Redis is away."""
+        if self._deltas is None:
+            return False
         found = await _thread(finding.dialogues_of, self._ledger, erasure.tenant_id, erasure.user_id)
         return await self._deltas.forget(list(found))
 

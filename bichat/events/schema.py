@@ -25,9 +25,7 @@ def connect(url: str, *, name: str = "DATABASE_URL", **options: Any) -> psycopg.
         raise DatabaseUnreachable(name=name, reason=reason) from None
 
 
-def migrate(
-    url: str, schema: str = LOG, *, name: str = "DATABASE_URL", upto: str | None = None
-) -> list[str]:
+def migrate(url: str, schema: str = LOG, *, name: str = "DATABASE_URL", upto: str | None = None) -> list[str]:
     """Applies what is missing and returns its names; two at once do no harm, the second finds nothing to do.
 
     `name` is the variable that errors blame; `upto` is the last migration wanted, else all are.
@@ -77,6 +75,11 @@ def known(schema: str = LOG) -> list[str]:
 def newest(connection: psycopg.Connection[Any], schema: str = LOG) -> str:
     """The last migration applied."""
     return max(applied(connection, schema), default="none")
+
+
+def has_events(connection: psycopg.Connection[Any]) -> bool:
+    """Whether anything ever happened in this log."""
+    return connection.execute("select exists (select from bichat.stored_events)").fetchone() == (True,)
 
 
 def _suitable(connection: psycopg.Connection[Any]) -> None:

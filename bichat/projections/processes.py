@@ -32,8 +32,15 @@ class Database(Struct, frozen=True, kw_only=True):
     url: str
     keys_url: str
     master_key: bytes
+    old_master_key: bytes | None = None
+    """The one before, while it is being replaced."""
     signing_key: bytes | None = None
     """Signs seals; `None`: the keys store has one."""
+    redis_url: str | None = None
+
+    def key_store(self) -> KeyStore:
+        """What opens the log; still to be unlocked, and to be closed."""
+        return KeyStore(self.keys_url, self.master_key, self.old_master_key)
 
 
 class Desk(Struct, frozen=True):
@@ -52,7 +59,7 @@ Task = Callable[[Desk], T]
 def desk(database: Database) -> Iterator[Desk]:
     """A desk in this process."""
     with ExitStack() as stack:
-        keys = KeyStore(database.keys_url, database.master_key)
+        keys = database.key_store()
         stack.callback(keys.close)
         keys.unlock()
         connection = stack.enter_context(closing(connect(database.url)))
