@@ -41,7 +41,7 @@ from tests.projections.histories import BUILDS, history
 from tests.projections.logs import write
 
 PICKS = random.Random(7)
-LOG = history([(PICKS.randrange(9), PICKS.randrange(16), PICKS.randrange(6)) for _ in range(300)])
+LOG = history([(PICKS.randrange(9), PICKS.randrange(19), PICKS.randrange(6)) for _ in range(300)])
 SOME, REST = LOG[: len(LOG) // 2], LOG[len(LOG) // 2 :]
 
 
@@ -74,9 +74,9 @@ def rebuilt(
     return rebuild.rebuild(place(url), models, jobs=jobs, progress=progress, **more)
 
 
-def follow(url: str, builds: Sequence[Build] = BUILDS) -> None:
+def follow(url: str, builds: Sequence[Build] = BUILDS, keys_url: str | None = None) -> None:
     """Brings builds up to where the log is."""
-    with opened(url) as ledger, connect(url) as connection:
+    with opened(url, keys_url) as ledger, connect(url) as connection:
         feed = Feed(ledger.keys)
         for build in builds:
             row = connection.execute(
