@@ -16,6 +16,7 @@ from litestar.types import ControllerRouterHandler
 from bichat import errors
 from bichat.api import (
     audit,
+    audit_proof,
     dialogues,
     erasures,
     health,
@@ -79,6 +80,7 @@ def create_app(parts: Parts) -> Litestar:
         ops.router,
         projections.router,
         audit.router,
+        audit_proof.router,
         erasures.router,
         holds.router,
     )

@@ -28,6 +28,7 @@ from litestar.response import File
 
 from bichat import __version__
 from bichat.api.audit import AuditEvents, ModelAttempts, SentRequest
+from bichat.api.audit_proof import Proof
 from bichat.api.erasures import Erasure, Erasures, Forget
 from bichat.api.health import Health
 from bichat.api.holds import Hold, HoldReleased, Holds, NewHold
@@ -51,7 +52,7 @@ UI = ("swagger-ui-bundle.js", "swagger-ui.css", "swagger-ui-standalone-preset.js
 STRUCTS = (
     Accepted, AuditEvents, Changed, Dialogue, Dialogues, Erasure, Erasures, Forget, Health, Hold,
     HoldReleased, Holds, Messages, ModelAttempts, NewDialogue, NewHold, NewLabel, NewMessages, Problem,
-    Projection, Projections, Questions, SentRequest, Spending,
+    Projection, Projections, Proof, Questions, SentRequest, Spending,
 )  # fmt: skip
 
 

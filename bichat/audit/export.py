@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -49,7 +49,7 @@ def expect_dialogue(connection: Connection[Any], dialogue_id: UUID) -> None:
         raise NotFound(what="dialogue")
 
 
-def export(connection: Connection[Any], keys: KeyStore, dialogue_id: UUID) -> Iterator[bytes]:
+def export(connection: Connection[Any], keys: KeyStore, dialogue_id: UUID) -> Generator[bytes, None, None]:
     """The lines, with their ends, up to the newest seal over the dialogue; sees what the connection may see.
 
     Raises `NotFound` before the first one. Texts are opened while they are written: those that are erased

@@ -1,0 +1,235 @@
+"""`bichat audit verify` and `export`: whether anybody has touched the log, and proof for those elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, BinaryIO
+from uuid import UUID
+
+import click
+
+from bichat.cli import database
+from bichat.cli.audit import audit
+from bichat.cli.output import Progress, as_json, table
+
+if TYPE_CHECKING:
+    from bichat.audit.offline import Proven
+    from bichat.events.audit import Reading
+    from bichat.events.seals import Seal
+    from bichat.projections.processes import Database
+    from bichat.projections.proof import Single, Verdict
+
+INSTALLATION = UUID(int=0)
+"""In whose stream it is recorded that the whole log was checked, of which nothing is shown."""
+
+
+@audit.command()
+@click.argument("stream_id", metavar="[ID]", type=click.UUID, required=False)
+@click.option("--tenant", "tenant_id", type=click.UUID, help="Only what is this tenant's.")
+@click.option("--file", type=click.File("rb"), help="An export, checked on its own; needs --key.")
+@click.option(
+    "--key",
+    "keys",
+    multiple=True,
+    help="A public key whose seals are trusted: base64, PEM or a file. Else those known to the keys store.",
+)
+@click.option("--jobs", type=click.IntRange(1, 64), help="Processes, else one per core.")
+@as_json
+def verify(
+    *, stream_id: UUID | None, tenant_id: UUID | None, file: BinaryIO | None, keys: tuple[str, ...],
+    jobs: int | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Check that nobody has changed, removed, put in or moved an event: one dialogue's, or all.
+
+    Exit status 1 if somebody has; it says which event is the first bad one, and what is wrong. What is not
+    sealed yet is only chained: whoever can write to the database can chain it anew. Positions, and when
+    an event was recorded, are proven by nothing.
+    """
+    from bichat.events.signing import public_key
+
+    trusted = frozenset(public_key(text) for text in keys) or None
+    if file:
+        if stream_id or tenant_id or trusted is None:
+            raise click.UsageError("--file needs --key, and neither ID nor --tenant")
+        _show_proven(_offline(file, trusted), as_json=as_json)
+        return
+    with database.opened() as db, database.watched():
+        if stream_id:
+            valid = _verify_one(db, stream_id, tenant_id, trusted, as_json=as_json)
+        else:
+            valid = _verify_all(db, tenant_id, trusted, jobs, as_json=as_json)
+    sys.exit(0 if valid else 1)
+
+
+@audit.command()
+@click.argument("dialogue_id", metavar="ID", type=click.UUID)
+@click.option("--tenant", "tenant_id", type=click.UUID, help="Only if it is this tenant's.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False), help="A new file; else standard output.")
+def export(dialogue_id: UUID, tenant_id: UUID | None, output: str | None) -> None:
+    """Write a dialogue so that it proves itself: `bichat audit verify --file FILE --key PUBLIC_KEY`."""
+    from bichat.audit.prover import Prover
+    from bichat.projections.processes import desk
+
+    with database.opened() as db, database.watched(), desk(db) as here:
+        tenant = _recorded(db, "export", dialogue_id, tenant_id)
+        prover = Prover(db.url, here.keys, tenant, db.signing_key)
+        lines = prover.export(dialogue_id)
+        first = next(lines)  # nothing is written when there is nothing
+        with _target(output) as target:
+            target.write(first)
+            for some in lines:
+                target.write(some)
+
+
+# --- what they do ---------------------------------------------------------------------------------
+
+
+def _verify_one(
+    db: Database, stream_id: UUID, tenant_id: UUID | None, trusted: frozenset[bytes] | None, *, as_json: bool
+) -> bool:
+    from bichat.errors import NotFound
+    from bichat.events.signing import Signatory
+    from bichat.projections.processes import desk
+    from bichat.projections.proof import single
+
+    _recorded(db, "verify", stream_id, tenant_id)
+    with desk(db) as here:
+        found = single(here.connection, Signatory(here.keys).remembered(), stream_id, trusted)
+    if found is None:
+        raise NotFound(what="stream")
+    _show_one(found, as_json=as_json)
+    return not found.findings
+
+
+def _verify_all(
+    db: Database, tenant_id: UUID | None, trusted: frozenset[bytes] | None, jobs: int | None, *, as_json: bool
+) -> bool:
+    from bichat.projections import proof
+    from bichat.projections.processes import Pool, cores
+
+    _record(db, "verify", tenant_id or INSTALLATION)
+    pool = Pool(db, jobs or cores())
+    try:
+        with database.interruptible("check", "nothing of it is kept"), Progress() as progress:
+            found = proof.verify(db, pool, progress, tenant_id=tenant_id, trusted=trusted)
+    finally:
+        pool.close()
+    _show_all(found, as_json=as_json)
+    return found.valid
+
+
+def _offline(file: BinaryIO, trusted: frozenset[bytes]) -> Proven:
+    from bichat.audit import offline
+
+    return offline.check(file, trusted)
+
+
+def _recorded(db: Database, what: Reading, stream_id: UUID, tenant_id: UUID | None) -> UUID:
+    """Records the reading of a stream, and returns whose it is; raises `NotFound`."""
+    from bichat.audit.export import tenant_of
+    from bichat.errors import NotFound
+
+    with database.connected(db) as connection:
+        found = tenant_of(connection, stream_id)
+    if tenant_id not in (None, found):
+        raise NotFound(what="stream")
+    _record(db, what, found, stream_id)
+    return found
+
+
+def _record(db: Database, what: Reading, tenant_id: UUID, stream_id: UUID | None = None) -> None:
+    from uuid_utils.compat import uuid7
+
+    from bichat import wiring
+    from bichat.commands.audit import RecordReading
+    from bichat.events.envelope import Actor, Metadata
+
+    command = RecordReading(tenant_id=tenant_id, what=what, dialogue_id=stream_id)
+    by = Metadata(tenant_id=tenant_id, actor=Actor("system", "operator"), command_id=uuid7())
+    with wiring.writer(db) as executor:
+        asyncio.run(executor.execute(command, by))
+
+
+@contextmanager
+def _target(output: str | None) -> Iterator[BinaryIO]:
+    if output is None:
+        yield sys.stdout.buffer
+        return
+    try:
+        with open(output, "xb") as file:
+            yield file
+    except FileExistsError:
+        raise click.BadParameter(f"{output} is there already", param_hint="-o") from None
+
+
+# --- what they say --------------------------------------------------------------------------------
+
+
+def _show_one(found: Single, *, as_json: bool) -> None:
+    unsealed = max(0, found.events - found.sealed)
+    if as_json:
+        table([_plain(found) | {"valid": not found.findings, "unsealed": unsealed}], as_json=True)
+        return
+    for finding in found.findings:
+        click.echo(finding)
+    click.echo(f"{found.events:,} events of {found.stream_id}: {_word(not found.findings)}")
+    _show_sealed(found.seal, found.sealed, unsealed)
+
+
+def _show_sealed(seal: Seal | None, sealed: int, unsealed: int) -> None:
+    if seal:
+        click.echo(f"Sealed up to version {sealed} by seal {seal.number} of {seal.at:%Y-%m-%d %H:%M:%S} UTC.")
+    _show_unsealed(unsealed)
+
+
+def _show_unsealed(unsealed: int) -> None:
+    if unsealed:
+        last = f"last {unsealed:,} events are" if unsealed > 1 else "last event is"
+        click.echo(f"The {last} not sealed yet: only chained.")
+
+
+def _show_all(found: Verdict, *, as_json: bool) -> None:
+    rate = found.events / found.seconds if found.seconds else 0
+    if as_json:
+        table([_plain(found) | {"valid": found.valid, "events_per_second": round(rate)}], as_json=True)
+        return
+    for finding in found.findings:
+        click.echo(finding)
+    told = sum(1 for finding in found.findings if finding.stream_id)
+    if found.bad_streams > told:
+        click.echo(f"and {found.bad_streams - told} streams more")
+    word = _word(found.valid)
+    click.echo(f"{found.events:,} events in {found.streams:,} streams, {found.seals:,} seals: {word}")
+    if found.seal:
+        click.echo(f"The newest is seal {found.seal.number} of {found.seal.at:%Y-%m-%d %H:%M:%S} UTC.")
+    _show_unsealed(found.unsealed)
+    click.echo(f"{rate:,.0f} events/s", err=True)
+
+
+def _show_proven(found: Proven, *, as_json: bool) -> None:
+    if as_json:
+        table([_plain(found) | {"valid": True}], as_json=True)
+        return
+    seal = found.seal
+    click.echo(f"{found.events:,} events of {found.dialogue_id}, tenant {found.tenant_id}: valid")
+    click.echo(
+        f"As they stood when seal {seal.number} was made, {seal.at:%Y-%m-%d %H:%M:%S} UTC by its own account;"
+        " whether there were more later, a file cannot tell."
+    )
+    click.echo(f"{found.texts:,} texts are what was said, {found.withheld:,} are erased or not shown.")
+    click.echo("Not proven: exported_at and code; each event's position and recorded_at.")
+
+
+def _word(valid: bool) -> str:
+    return "valid" if valid else "NOT VALID"
+
+
+def _plain(found: Any) -> dict[str, Any]:
+    """As JSON has it: hashes and keys in base64 but `head`, which is hexadecimal everywhere."""
+    import msgspec
+
+    plain: dict[str, Any] = msgspec.to_builtins(found)
+    return plain | ({"head": found.head.hex()} if hasattr(found, "head") else {})
