@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
+from psycopg import Connection
 from psycopg.rows import tuple_row
 
 from bichat.events.codec import StoredRow
@@ -63,7 +64,7 @@ class TenantLog:
 
     async def position_at(self, moment: datetime) -> int:
         """The last position that the database wrote before `moment`."""
-        found = await self._rows(blocks("log", __package__)["position_at"].encode(), {"moment": moment})
+        found = await self._rows(_block("position_at"), {"moment": moment})
         return int(found[0][0])
 
     async def _rows(self, query: bytes, values: dict[str, Any]) -> list[tuple[Any, ...]]:
@@ -71,6 +72,22 @@ class TenantLog:
             cursor = connection.cursor(binary=True, row_factory=tuple_row)
             await cursor.execute(query, {**values, "tenant": self.tenant_id})
             return await cursor.fetchall()
+
+
+def tenant_of(connection: Connection[Any], stream_id: UUID) -> UUID | None:
+    """Whose a stream is; for operators, who see all tenants."""
+    row = connection.execute(_block("tenant_of"), (stream_id,)).fetchone()
+    return row[0] if row else None
+
+
+def only_tenant(connection: Connection[Any]) -> UUID | None:
+    """The tenant of everything in the log; None when there are several, or nothing."""
+    rows = connection.execute(_block("tenants")).fetchall()
+    return rows[0][0] if len(rows) == 1 else None
+
+
+def _block(name: str) -> bytes:
+    return blocks("log", __package__)[name].encode()
 
 
 @cache

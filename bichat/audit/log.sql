@@ -51,3 +51,11 @@ and actor = %(user_id)s
 
 -- name: position_at
 select bichat.position_at(%(moment)s);
+
+-- name: tenant_of
+select tenant_id from bichat.stored_events where originator_id = %s order by originator_version limit 1;
+
+-- name: tenants
+-- Two of them, if there are two.
+(select tenant_id from bichat.stored_events order by tenant_id limit 1)
+union (select tenant_id from bichat.stored_events order by tenant_id desc limit 1);
