@@ -38,7 +38,7 @@ class Feed:
     """Reads batches of the whole log; position order is commit order, so there is nothing to wait for."""
 
     def __init__(self, keys: KeyStore) -> None:
-        self._keys = keys
+        self.keys = keys
         self._mapper = EventMapper(keys.by_id)
 
     def read(self, connection: psycopg.Connection[Any], after: int, limit: int = 2000) -> list[Entry]:
@@ -67,7 +67,7 @@ class Feed:
 
         Raises `EventTooNew` when the first one is.
         """
-        self._keys.prepare_ids(key_id for row in rows for key_id in key_ids(row))
+        self.keys.prepare_ids(key_id for row in rows for key_id in key_ids(row))
         entries: list[Entry] = []
         try:
             for row in rows:

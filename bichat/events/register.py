@@ -125,6 +125,14 @@ def under_way(keys: KeyStore, older: float) -> list[Erasure]:
     return _many(keys, query, (older,))
 
 
+def unreached(keys: KeyStore) -> tuple[datetime | None, list[UUID]]:
+    """When a person's keys were destroyed last, and all dialogues that could not be told."""
+    with keys.connection() as connection:
+        newest = connection.execute("select max(destroyed_at) from bichat_keys.erasures").fetchone()
+        untold = connection.execute("select distinct unnest(unreadable) from bichat_keys.erasures").fetchall()
+    return newest[0] if newest else None, [dialogue_id for (dialogue_id,) in untold]
+
+
 _SELECT = f"select {_COLUMNS} from bichat_keys.erasures"  # noqa: S608 - columns of ours
 
 _ASK = f"""

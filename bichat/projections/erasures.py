@@ -14,6 +14,8 @@ from bichat.events.envelope import Entry, Event
 from bichat.projections.read_model import NEVER, Build, Erasure
 from bichat.projections.sql import statement
 
+UNTOLD = 2**62
+"""Stands for the version of an erasure that a dialogue could not be told of: it comes after all there is."""
 Ahead = Callable[[UUID, int, int], Erasure]
 """The last erasure of a dialogue from a version on, up to a position of the log."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from datetime import datetime
 from typing import Any
 
 from psycopg import Connection
@@ -153,6 +154,17 @@ def drop(connection: Connection[Any], key: tuple[str, int, int], *, serves: bool
         pattern = rf"^{name}(_[a-z]+)?_v{shape}_g{number}$"
         for (table,) in connection.execute(statement("versions", "tables"), (pattern,)).fetchall():
             connection.execute(filled("versions", "drop_all" if serves else "drop", table=table))
+
+
+def drop_abandoned(connection: Connection[Any], begun_before: datetime) -> list[str]:
+    """Takes away builds begun before then that nobody follows and nobody works on; returns their names."""
+    dropped = []
+    for name, shape, number in connection.execute(statement("versions", "abandoned"), (begun_before,)):
+        with connection.transaction():  # its lock keeps whoever would go on with the build from it
+            if connection.execute(statement("versions", "claim"), (name,)).fetchone() == (True,):
+                drop(connection, (name, shape, number))
+                dropped.append(f"{name}_v{shape}_g{number}")
+    return dropped
 
 
 def drop_named(connection: Connection[Any], name: str, *, serving: bool = False) -> None:

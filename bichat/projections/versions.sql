@@ -63,6 +63,15 @@ delete from bichat.parked where (name, shape, build) = (%s, %s, %s);
 -- name: forget_serving
 delete from bichat.serving where (name, shape, build) = (%s, %s, %s);
 
+-- name: abandoned
+select name, shape, build from bichat.builds b join bichat.checkpoints c using (name, shape, build)
+where c.state = 'building' and b.phase <> 'requested' and b.started_at < %s
+  and not bichat.held('bichat.rebuild.' || name);
+
+-- name: claim
+-- As a rebuild claims its read model.
+select pg_try_advisory_xact_lock(hashtextextended('bichat.rebuild.' || %s, 0));
+
 -- name: named
 select serves,
        phase not in ('done', 'failed') and bichat.held('bichat.rebuild.' || name),

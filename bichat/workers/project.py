@@ -19,6 +19,7 @@ from bichat.projections.read_model import Build
 from bichat.projections.runner import Runner
 from bichat.projections.tail import Tail
 from bichat.workers.rebuilds import Rebuilds
+from bichat.workers.unreached import Unreached
 
 LOOK = 1.0
 """Seconds between two looks at which builds there are."""
@@ -36,14 +37,16 @@ def run(
     too, and asks for the main thread. Raises `EventTooNew` as soon as one runner meets an event that
     this code does not know.
     """
-    tail = Tail(feed, doorbell.ear())
+    tail, unreached = Tail(feed, doorbell.ear()), Unreached(feed.keys)
     followers = Followers(lambda build: Runner(build, database_url, tail, told(build, doorbell)), stop)
     try:
         while not stop.is_set():
             try:
                 with schema.connect(database_url) as connection:
                     while not stop.is_set():
-                        followers.follow(versions.followed(connection))
+                        builds = versions.followed(connection)
+                        followers.follow(builds)
+                        unreached.look(connection, builds)
                         if rebuilds:
                             rebuilds.look(connection)
                         stop.wait(LOOK)
