@@ -13,6 +13,7 @@ import click
 
 from bichat.cli import database
 from bichat.cli.audit import audit
+from bichat.cli.keys import keys
 from bichat.cli.output import Progress, as_json, table
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ INSTALLATION = UUID(int=0)
 @click.option("--jobs", type=click.IntRange(1, 64), help="Processes, else one per core.")
 @as_json
 def verify(
-    *, stream_id: UUID | None, tenant_id: UUID | None, file: BinaryIO | None, keys: tuple[str, ...],
+    *, stream_id: UUID | None, tenant_id: UUID | None, file: BinaryIO | None, trust: tuple[str, ...],
     jobs: int | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Check that nobody has changed, removed, put in or moved an event: one dialogue's, or all.
@@ -50,7 +51,7 @@ def verify(
     """
     from bichat.events.signing import public_key
 
-    trusted = frozenset(public_key(text) for text in keys) or None
+    trusted = frozenset(public_key(text) for text in trust) or None
     if file:
         if stream_id or tenant_id or trusted is None:
             raise click.UsageError("--file needs --key, and neither ID nor --tenant")
@@ -82,6 +83,17 @@ def export(dialogue_id: UUID, tenant_id: UUID | None, output: str | None) -> Non
             target.write(first)
             for some in lines:
                 target.write(some)
+
+
+@keys.command()
+def public() -> None:
+    """Print the public key that checks the seals of this log: what `bichat audit verify --key` takes."""
+    from bichat.events.signing import Signatory, written
+    from bichat.projections.processes import desk
+
+    with database.opened() as db, database.watched(), desk(db) as here:
+        key = Signatory(here.keys, db.signing_key).key()
+    click.echo(written(key.public_key().public_bytes_raw()))
 
 
 # --- what they do ---------------------------------------------------------------------------------
@@ -202,9 +214,10 @@ def _show_all(found: Verdict, *, as_json: bool) -> None:
     if found.bad_streams > told:
         click.echo(f"and {found.bad_streams - told} streams more")
     word = _word(found.valid)
-    click.echo(f"{found.events:,} events in {found.streams:,} streams, {found.seals:,} seals: {word}")
+    click.echo(f"{found.events:,} events in {found.streams:,} streams: {word}")
     if found.seal:
-        click.echo(f"The newest is seal {found.seal.number} of {found.seal.at:%Y-%m-%d %H:%M:%S} UTC.")
+        newest = f"seal {found.seal.number} of {found.seal.at:%Y-%m-%d %H:%M:%S} UTC"
+        click.echo(f"Seals: {found.seals:,}, the newest is {newest}.")
     _show_unsealed(found.unsealed)
     click.echo(f"{rate:,.0f} events/s", err=True)
 
