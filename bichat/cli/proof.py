@@ -33,7 +33,7 @@ INSTALLATION = UUID(int=0)
 @click.option("--file", type=click.File("rb"), help="An export, checked on its own; needs --key.")
 @click.option(
     "--key",
-    "keys",
+    "trust",
     multiple=True,
     help="A public key whose seals are trusted: base64, PEM or a file. Else those known to the keys store.",
 )

@@ -83,9 +83,15 @@ class Evidence(NamedTuple):
 
 def diagnose(evidence: Evidence) -> Diagnosis:
     """The best explanation; what several explanations fit is said to be so."""
-    explanations = (_moved, _gap, _column, _stored_hash, _shifted, _content)
+    explanations = (_no_version, _moved, _gap, _column, _stored_hash, _shifted, _content)
     found = (explain(evidence) for explain in explanations)
     return next(one for one in found if one)
+
+
+def _no_version(e: Evidence) -> Diagnosis | None:
+    if e.bad.version >= e.version:
+        return None
+    return Diagnosis(e.bad.version, "inserted", "there is no such version: they count from 1")
 
 
 def _moved(e: Evidence) -> Diagnosis | None:
@@ -111,8 +117,6 @@ def _moved(e: Evidence) -> Diagnosis | None:
 def _gap(e: Evidence) -> Diagnosis | None:
     if e.bad.version == e.version:
         return None
-    if e.bad.version < e.version:
-        return Diagnosis(e.bad.version, "inserted", "there is no such version: they count from 1")
     last = e.bad.version - 1
     which = f"version {last} is" if last == e.version else f"versions {e.version} to {last} are"
     return Diagnosis(e.version, "removed", f"{which} missing, version {e.bad.version} follows")
