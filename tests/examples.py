@@ -139,9 +139,9 @@ def events(facts: Iterable[Fact], dialogue_id: UUID = DIALOGUE, tenant: UUID = T
 
 
 @contextmanager
-def opened(database_url: str) -> Iterator[Ledger]:
-    """The log of a migrated database."""
-    keys = KeyStore(database_url, MASTER_KEY)
+def opened(database_url: str, keys_url: str | None = None) -> Iterator[Ledger]:
+    """The log of a migrated database, with its keys in there or elsewhere."""
+    keys = KeyStore(keys_url or database_url, MASTER_KEY)
     keys.unlock()
     ledger = Ledger(database_url, keys)
     try:
