@@ -77,7 +77,7 @@ class Story:
         yield (
             None,
             (
-                f"-- the end: {self._events:,} events, {self._attempts:,} attempts,"
+                f"-- the end: {_many(self._events, 'event')}, {_many(self._attempts, 'attempt')},"
                 f" {self._prompt:,} + {self._completion:,} tokens"
             ),
         )
@@ -110,10 +110,10 @@ class Story:
 
     def _attempt(self, event: AuditEvent, data: dict[str, Any]) -> str:
         shown = data["shown"]
-        tools = f", {len(shown['functions'])} functions" if shown.get("functions") else ""
+        tools = f", {_many(len(shown['functions']), 'function')}" if shown.get("functions") else ""
         return (
             f"-- attempt {data['attempt']} at {self._number(data)}: {line(data['model'])} is shown"
-            f" {shown['messages']} messages{tools}, prompt {line(shown['prompt'])} v{shown['prompt_version']}"
+            f" {_many(shown['messages'], 'message')}{tools}, prompt {line(shown['prompt'])} v{shown['prompt_version']}"
             f" ({_who(event)})"
         )
 
@@ -157,6 +157,10 @@ def _who(event: AuditEvent) -> str:
     if actor is None:
         return "nobody knows who"
     return line(actor.id) if actor.kind == "user" else f"{actor.kind} {line(actor.id)}"
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number:,} {what}" + "s" * (number != 1)
 
 
 def _text(text: str | None) -> str:
