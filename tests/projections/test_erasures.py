@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from bichat.events.envelope import Event
 from bichat.events.feed import Feed
 from bichat.events.ledger import Ledger
-from bichat.projections import dialogues, parking, transcripts
+from bichat.projections import dialogues, parking, transcripts, versions
 from bichat.projections.load import Target
 from bichat.projections.reads import Reads
 from bichat.projections.runner import Runner, connect
@@ -24,7 +25,7 @@ from tests.projections.histories import BUILDS, histories, history, tables
 from tests.projections.logs import write
 from tests.projections.test_load import ALL, loaded
 from tests.projections.test_parking import Poisoned
-from tests.projections.test_rebuild import follow, rebuilt, small
+from tests.projections.test_rebuild import Stop, follow, interrupting, rebuilt, small
 from tests.projections.test_runner import Script
 from tests.projections.test_verify import changed, verified
 
@@ -168,6 +169,25 @@ def test_a_check_of_builds_on_both_sides_of_an_erasure(database_url: str, ledger
     assert [report.unsettled for report in found] == [0, 0, 1, 1]
     follow(database_url, BUILDS[2:])
     assert all(report.valid and not report.unsettled for report in verified(database_url))
+
+
+def test_builds_that_nobody_follows_go_with_the_text_in_them(database_url: str, ledger: Ledger) -> None:
+    write(ledger, BEFORE)
+    follow(database_url)
+    with pytest.raises(Stop):
+        rebuilt(database_url, "transcripts", progress=interrupting("loading", 1))
+    with pytest.raises(Stop):
+        rebuilt(database_url, "dialogues", progress=interrupting("following", 0))
+    with connect(database_url) as connection:
+        now = datetime.now(UTC) + timedelta(hours=1)
+        assert versions.drop_abandoned(connection, now - timedelta(hours=2)) == [], "begun after the erasure"
+        with psycopg.connect(database_url) as builder:
+            builder.execute("select pg_advisory_lock(hashtextextended('bichat.rebuild.transcripts', 0))")
+            assert versions.drop_abandoned(connection, now) == [], "somebody is at it"
+        assert versions.drop_abandoned(connection, now) == ["transcripts_v1_g2"]
+        there = "select to_regclass('bichat.transcripts_v1_g2'), to_regclass('bichat.dialogues_v1_g2')::text"
+        assert connection.execute(there).fetchone() == (None, "bichat.dialogues_v1_g2")
+    rebuilt(database_url, "transcripts")
 
 
 @pytest.mark.anyio

@@ -6,16 +6,19 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from uuid import UUID
 
 import psycopg
 import pytest
 from llmock.pytest_plugin import LLMock
 from llmock.scenarios import Fail, Match, Reply
+from redis.asyncio import Redis
 
-from bichat.commands.dialogue import CancelReply, DeleteDialogue, RetryReply
+from bichat.commands.dialogue import CancelReply, DeleteDialogue, EraseText, RetryReply
 from bichat.commands.reply import StartReply
 from bichat.deltas import Deltas
 from bichat.doorbell import Doorbell
+from bichat.events import data_keys
 from bichat.events.dialogue import (
     Asked,
     MessageAdded,
@@ -30,7 +33,7 @@ from bichat.events.envelope import Fact
 from bichat.model import canonical
 from bichat.shown import rebuild
 from bichat.workers.attempts import SILENT
-from tests.examples import SHOWN, by_worker
+from tests.examples import SHOWN, TENANT, by, by_worker
 from tests.workers.world import World, streaming, worker, world
 
 WORDS = " ".join(f"word{n}" for n in range(40))
@@ -444,5 +447,73 @@ def test_a_question_asked_again_while_its_reply_stops_is_answered_and_both_are_p
         happened = shape(live.replies(dialogue_id, message_id))
         assert happened[:2] == ["started", "cancelled"]
         assert sorted(happened[2:]) == ["accounted", "answered", "requeued", "started"]
+
+    asyncio.run(story())
+
+
+# --- persons who are forgotten ---------------------------------------------------------------------
+
+
+async def erase(live: World, dialogue_id: UUID) -> None:
+    """As ops."""
+    await live.executor.execute(EraseText(dialogue_id=dialogue_id), by("olga"))
+
+
+def test_forgetting_its_person_stops_the_model_and_its_words_do_not_come_back(
+    live: World, llmock: LLMock
+) -> None:
+    llmock.reply(WORDS).pace(50)
+
+    async def story() -> None:
+        deltas = Deltas(live.config.redis_url or "")
+        async with worker(live), Redis.from_url(live.config.redis_url or "") as redis:
+            dialogue_id, message_id = await live.ask()
+            await streaming(live, dialogue_id, message_id)
+            await erase(live, dialogue_id)
+            assert await deltas.forget([dialogue_id])
+            began = time.monotonic()
+            account = await live.until(dialogue_id, message_id, ReplyAccounted)
+            assert time.monotonic() - began < 1.5
+            assert [key async for key in redis.scan_iter(f"bichat:reply:{dialogue_id}:*")] == []
+        await deltas.close()
+        assert isinstance(account, ReplyAccounted)
+        assert account.partial == ""
+        assert account.usage.total_tokens > 0
+
+    asyncio.run(story())
+
+
+def test_a_forgotten_person_who_comes_back_is_not_told_of_what_was(live: World, llmock: LLMock) -> None:
+    async def story() -> None:
+        dialogue_id, message_id = await live.ask("My secret is 4711.")
+        async with worker(live):
+            await live.answer(dialogue_id, message_id)
+            await erase(live, dialogue_id)  # and its key is still there
+            (asked,) = await live.ask_more(dialogue_id, "Who am I?")
+            await live.answer(dialogue_id, asked)
+        sent = llmock.requests[-1].body["messages"]
+        assert [message["role"] for message in sent] == ["system", "user"]
+        assert sent[-1]["content"] == "Who am I?"
+        [started] = [f for f in live.replies(dialogue_id, asked) if isinstance(f, ReplyStarted)]
+        events = live.ledger.read(dialogue_id)
+        [question] = [e for e in events if isinstance(e.fact, MessageAdded) and e.fact.message_id == asked]
+        again = rebuild(live.ledger, dialogue_id, question.version, started)
+        key = live.ledger.keys.person(question.tenant_id, "anna")
+        assert started.request_digest == key.digest("request", canonical(again)).hex()
+
+    asyncio.run(story())
+
+
+def test_a_question_without_its_text_is_never_sent(live: World, llmock: LLMock) -> None:
+    async def story() -> None:
+        dialogue_id, message_id = await live.ask("My secret is 4711.")
+        with live.ledger.keys.connection() as connection:  # as it is over a log that was restored
+            data_keys.destroy(connection, (TENANT, "anna"))
+        live.ledger.keys.look()
+        async with worker(live):
+            failed = await live.until(dialogue_id, message_id, ReplyFailed)
+        assert isinstance(failed, ReplyFailed)
+        assert (failed.code, failed.final, failed.attempt) == ("question_erased", True, 0)
+        assert llmock.requests == []
 
     asyncio.run(story())
