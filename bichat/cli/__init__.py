@@ -13,11 +13,14 @@ import click
 import jwt
 
 from bichat import __version__, config, embedded, logs
+from bichat.cli import proof  # noqa: F401 - adds verbs to `audit`
 from bichat.cli.audit import audit
 from bichat.cli.backup import backup, restore
+from bichat.cli.erasure import erase, holds
 from bichat.cli.keys import keys
 from bichat.cli.projections import projections
 from bichat.cli.replies import replies
+from bichat.cli.rotation import rotate
 from bichat.config import Config
 from bichat.errors import BichatError
 from bichat.errors.unusable import NobodyServes, WrongSetting
@@ -149,7 +152,10 @@ def chat(message: str | None, url: str | None, token: str | None) -> None:
 bichat.add_command(audit)
 bichat.add_command(backup)
 bichat.add_command(restore)
+bichat.add_command(erase)
+bichat.add_command(holds)
 bichat.add_command(keys)
+keys.add_command(rotate)
 bichat.add_command(projections)
 bichat.add_command(replies)
 
