@@ -23,6 +23,8 @@ from bichat.events.seals import Seal, leaf
 LONGEST = 64_000_000
 """Bytes of a line: more is no event."""
 
+_LONGEST_TYPE = 1000
+
 T = TypeVar("T", Manifest, Line, Ending)
 
 
@@ -123,6 +125,8 @@ class _Reader:
         if event.version != version:
             self._refuse(f"it is version {event.version}, and version {version} is due")
         place = Place(manifest.tenant_id, manifest.dialogue_id, version, event.type)
+        if len(event.type) > _LONGEST_TYPE:
+            self._refuse("its type is none")
         hash_ = chain(self._hash, place, event.command_id, state)
         if event.hash != hash_.hex():
             self._refuse("what was stored does not give its hash: it was changed, or another was before it")
