@@ -69,5 +69,5 @@ def _ordered(state: PersonState, command: OrderErasure) -> Facts:
     if state.erasing:
         raise BeingForgotten()
     if state.holds and not command.restored:
-        raise UnderHold(holds=", ".join(map(str, state.holds)))
+        raise UnderHold(holds=", ".join(map(str, sorted(state.holds))))
     return [ErasureOrdered(user_id=command.user_id, erasure_id=command.erasure_id)]
