@@ -19,7 +19,6 @@ from bichat.errors.unusable import WrongSetting
 from bichat.events import schema
 from bichat.events.keys import KeyStore
 from bichat.events.ledger import Ledger
-from bichat.events.masters import fingerprint
 
 if TYPE_CHECKING:
     from bichat.backup.merge import Merged
@@ -47,15 +46,9 @@ def migrate(config: Config) -> list[str]:
 
 def database(config: Config) -> Database:
     """What operators' verbs work on, once it is sure that its schema and its master key are ours."""
-    from bichat.projections.processes import Database
-
     _check(config)
     with _keys(config):
-        return Database(
-            url=_url(config), keys_url=_keys_url(config), master_key=_master_key(config),
-            old_master_key=config.bichat_old_master_key, signing_key=config.bichat_signing_key,
-            redis_url=config.redis_url,
-        )  # fmt: skip
+        return _place(config)
 
 
 @contextmanager
@@ -105,18 +98,15 @@ def fill(config: Config, progress: Progress) -> None:
 def restore(config: Config, directory: Path, progress: Progress) -> Restored:
     """Brings the log back from a backup; the database need not be anything yet."""
     from bichat.backup import restore as work
-    from bichat.projections.processes import Database
 
-    database = Database(url=_url(config), keys_url=_keys_url(config), master_key=_master_key(config))
-    return work.restore(database, _redis_url(config), directory, progress)
+    return work.restore(_place(config), directory, progress)
 
 
 def restore_keys(config: Config, file: Path) -> Merged:
     """Brings keys back from their file; the stores need not be anything yet."""
     from bichat.backup import merge
 
-    masters = {fingerprint(_master_key(config))}
-    return merge.restore(_url(config), _keys_url(config), masters, file)
+    return merge.restore(_place(config), file)
 
 
 def run_api(config: Config) -> None:
@@ -225,6 +215,16 @@ def _log(config: Config, *, reads: bool = True) -> Iterator[Ledger]:
             yield ledger
         finally:
             ledger.close()
+
+
+def _place(config: Config) -> Database:
+    from bichat.projections.processes import Database
+
+    return Database(
+        url=_url(config), keys_url=_keys_url(config), master_key=_master_key(config),
+        old_master_key=config.bichat_old_master_key, signing_key=config.bichat_signing_key,
+        redis_url=config.redis_url,
+    )  # fmt: skip
 
 
 def _check(config: Config) -> None:

@@ -17,7 +17,7 @@ from bichat.projections.processes import Database
 from bichat.projections.verify import Progress
 
 
-def again(database: Database, redis_url: str, progress: Progress) -> int:
+def again(database: Database, progress: Progress) -> int:
     """Makes log and register agree and finishes what the log does not know; returns how many erasures.
 
     May be interrupted at any moment and called again.
@@ -37,12 +37,12 @@ def again(database: Database, redis_url: str, progress: Progress) -> int:
         executor = Executor(ledger)
         executor.start()
         stack.callback(executor.close)
-        asyncio.run(_finish(executor, redis_url, ids, progress))
+        asyncio.run(_finish(executor, database.redis_url, ids, progress))
     return len(ids)
 
 
-async def _finish(executor: Executor, redis_url: str, ids: list[UUID], progress: Progress) -> None:
-    deltas = Deltas(redis_url)
+async def _finish(executor: Executor, redis_url: str | None, ids: list[UUID], progress: Progress) -> None:
+    deltas = Deltas(redis_url) if redis_url else None
     try:
         forgetting = Forgetting(executor, deltas)
         for n, erasure_id in enumerate(ids, 1):
@@ -51,4 +51,5 @@ async def _finish(executor: Executor, redis_url: str, ids: list[UUID], progress:
                 await forgetting.resume(erasure)
             progress("forgetting", n, len(ids))
     finally:
-        await deltas.close()
+        if deltas:
+            await deltas.close()

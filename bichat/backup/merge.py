@@ -14,6 +14,8 @@ from bichat.backup.sql import filled, statement
 from bichat.errors.backup import BackupDamaged, RestoreRefused
 from bichat.errors.unusable import WrongMasterKey
 from bichat.events import schema
+from bichat.events.masters import fingerprint
+from bichat.projections.processes import Database
 
 
 class Merged(Struct, frozen=True, kw_only=True):
@@ -27,22 +29,23 @@ class Merged(Struct, frozen=True, kw_only=True):
     """Erasures that the log does not know yet."""
 
 
-def restore(url: str, keys_url: str, masters: set[str], path: Path) -> Merged:
-    """Merges a file into the keys store; `masters` are the fingerprints of the master keys given.
+def restore(database: Database, path: Path) -> Merged:
+    """Merges a file into the keys store, all or nothing.
 
-    All or nothing. Raises `NotABackup`, `BackupDamaged`, `BackupTooNew`, `WrongMasterKey`, `RestoreRefused`.
+    Raises `NotABackup`, `BackupDamaged`, `BackupTooNew`, `WrongMasterKey`, `RestoreRefused`.
     """
     keys.check(path)
-    schema.migrate(keys_url, schema.KEYS, name="KEYS_DATABASE_URL")
-    with schema.connect(url) as log:
+    schema.migrate(database.keys_url, schema.KEYS, name="KEYS_DATABASE_URL")
+    given = {fingerprint(key) for key in (database.master_key, database.old_master_key) if key}
+    with schema.connect(database.url) as log:
         known = agree.said(log)
         has_events = agree.has_events(log)
-    with schema.connect(keys_url, name="KEYS_DATABASE_URL") as connection:
+    with schema.connect(database.keys_url, name="KEYS_DATABASE_URL") as connection:
         connection.prepare_threshold = None  # blocks of several statements
         with connection.transaction():
             connection.execute(statement("keys", "lock"))
             _stage(connection, path)
-            _refuse(connection, masters)
+            _refuse(connection, given)
             new, destroyed = _merge(connection, known)
             reopened = agree.settle(known, connection) if has_events else 0
     return Merged(keys=new, destroyed=destroyed, reopened=reopened)
@@ -62,9 +65,9 @@ def _stage(connection: Connection[Any], path: Path) -> None:
         connection.execute(filled("keys", "come", table=table, columns=names), (rows,))
 
 
-def _refuse(connection: Connection[Any], masters: set[str]) -> None:
+def _refuse(connection: Connection[Any], given: set[str]) -> None:
     used = {master for (master,) in connection.execute(statement("keys", "masters"))}
-    if not used <= masters:
+    if not used <= given:
         raise WrongMasterKey()
     row = connection.execute(statement("keys", "clashes")).fetchone()
     if row and row[0]:

@@ -36,7 +36,7 @@ class Restored(Struct, frozen=True, kw_only=True):
     """The newest seal before, when the backup does not have it."""
 
 
-def restore(database: Database, redis_url: str, directory: Path, progress: Progress) -> Restored:
+def restore(database: Database, directory: Path, progress: Progress) -> Restored:
     """Restores a backup into a database without events, or goes on with what was interrupted.
 
     Raises `NotABackup`, `BackupDamaged`, `BackupTooNew`, `RestoreRefused`, `WrongMasterKey`, and what its
@@ -49,7 +49,7 @@ def restore(database: Database, redis_url: str, directory: Path, progress: Progr
             _begin(connection, database.url, backup)
             load(connection, backup, progress)
         schema.migrate(database.url)
-        erasures = forgotten.again(database, redis_url, progress)
+        erasures = forgotten.again(database, progress)
         _build(connection, database, progress)
         lost = _set_back(connection, database)
         connection.execute(statement("restores", "done"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from tqdm import tqdm
 
 from bichat import config, embedded
 from bichat.cli import database
@@ -29,9 +30,8 @@ def backup(directory: Path) -> None:
     with database.opened() as db, database.watched(), stopped, Progress() as progress:
         done = back_up(db.url, directory, progress)
     events = done.manifest.tables["stored_events"].rows
-    click.echo(
-        f"{events:,} events up to position {done.manifest.position}, {done.size / 1e6:,.1f} MB: {directory}"
-    )
+    size = tqdm.format_sizeof(done.size, "B")
+    click.echo(f"{events:,} events up to position {done.manifest.position}, {size}: {directory}")
 
 
 @click.command()
@@ -51,8 +51,9 @@ def restore(directory: Path) -> None:
     given = config.load()
     if given.brings_postgres:
         embedded.refuse_if_owned(given)
+    needed = ("database_url", "redis_url") if given.brings_postgres else ("database_url",)
+    servers = embedded.attached_or_owned(given, *needed)
     stopped = database.interruptible("restore", "nothing else starts before `bichat restore DIR` has ended")
-    servers = embedded.attached_or_owned(given, "database_url", "redis_url")
     with servers as settings, database.watched(), stopped, Progress() as progress:
         done = wiring.restore(settings, directory, progress)
     manifest, at = done.manifest, done.manifest.made_at.isoformat(" ", "seconds")

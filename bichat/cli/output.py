@@ -75,7 +75,7 @@ class Progress:
             self._step, self._began, self._said = step, time.monotonic(), 0.0
             if self._terminal:
                 width = shutil.get_terminal_size((80, 24)).columns
-                unit = _UNITS.get(step, " events")
+                unit = _UNITS.get(step, self._unit)
                 self._bar = tqdm(
                     desc=f"{step:10}", unit=unit, unit_scale=total >= 10_000, total=0, ncols=width
                 )
