@@ -135,7 +135,8 @@ def test_a_conversation_is_played_with_all_that_went_on(told: UUID, environ: dic
     played = printed(environ, "play", told)
     places = [played.index(part) for part in (
         "anna opens a dialogue", "#1 user", "How much?", "attempt 1 at #1: first is shown 1 message,",
-        "attempt 1 at #1 failed: model_unavailable", "it will be tried again", "attempt 2 at #1: first is shown",
+        "attempt 1 at #1 failed: model_unavailable", "it will be tried again",
+        "attempt 2 at #1: first is shown",
         "#2 assistant to #1", "It is[2J2J a lot.", 'calls it "Sales in May"', "deletes the dialogue",
         "-- the end: 8 events, 2 attempts",
     )]  # fmt: skip

@@ -113,8 +113,8 @@ class Story:
         tools = f", {_many(len(shown['functions']), 'function')}" if shown.get("functions") else ""
         return (
             f"-- attempt {data['attempt']} at {self._number(data)}: {line(data['model'])} is shown"
-            f" {_many(shown['messages'], 'message')}{tools}, prompt {line(shown['prompt'])} v{shown['prompt_version']}"
-            f" ({_who(event)})"
+            f" {_many(shown['messages'], 'message')}{tools},"
+            f" prompt {line(shown['prompt'])} v{shown['prompt_version']} ({_who(event)})"
         )
 
     def _ended(self, event: AuditEvent, data: dict[str, Any]) -> str:
