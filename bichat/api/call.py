@@ -76,7 +76,7 @@ class Call(Request[Caller, str, State]):
         by = Metadata(tenant_id=self.user.tenant_id, actor=Actor("user", self.user.id), command_id=uuid7())
         logs.note(dialogue_id=command.stream_id, command_id=by.command_id)
         outcome = await self.parts.executor.execute(
-            command, by, once=self.once(body), if_match=self._if_match()
+            command, by, once=self.once(body), if_match=self.if_match()
         )
         logs.note(dialogue_id=outcome.dialogue_id)  # a repeat is told of the first one's
         return outcome
@@ -100,7 +100,8 @@ class Call(Request[Caller, str, State]):
         said = msgspec.json.encode(body, order="deterministic") if body else b""
         return Once(key, f"{route}\n".encode() + said)
 
-    def _if_match(self) -> int | None:
+    def if_match(self) -> int | None:
+        """The version in If-Match, if there is one."""
         tag = self._header("If-Match")
         if tag is None:
             return None

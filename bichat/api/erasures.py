@@ -84,9 +84,10 @@ class Erasures(Struct, frozen=True, kw_only=True):
 async def forget(request: Call, data: JSONBody[Forget]) -> Response[Erasure]:
     """Forgets a person for good: their key is destroyed, their text goes everywhere, the log stays whole."""
     who, parts = request.user, request.parts
+    once, if_match = request.once(data), request.if_match()
     with CancelScope(shield=True):  # a client that goes away stops nothing
         told = await Forgetting(parts.executor, parts.deltas).forget(
-            who.tenant_id, data.user_id, Actor("user", who.id), request.once(data)
+            who.tenant_id, data.user_id, Actor("user", who.id), once=once, if_match=if_match
         )
     behind = await parts.reads.lagging(told.position)
     return Response(

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TypedDict, TypeVar, Unpack
 from uuid import UUID
 
 from msgspec import Struct
@@ -44,6 +44,13 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
+class Options(TypedDict, total=False):
+    """As of `Executor.execute`; If-Match is about what was said of the person."""
+
+    once: Once | None
+    if_match: int | None
+
+
 class Forgotten(Struct, frozen=True):
     """How far it is."""
 
@@ -67,14 +74,14 @@ class Forgetting:
         self._ledger, self._keys = executor.ledger, executor.ledger.keys
 
     async def forget(
-        self, tenant_id: UUID, user_id: str, actor: Actor, once: Once | None = None
+        self, tenant_id: UUID, user_id: str, actor: Actor, **options: Unpack[Options]
     ) -> Forgotten:
         """Orders it and does it.
 
         Raises `NotFound` when there is no such person, `UnderHold`, and `Unavailable` kinds: once it is
         ordered, somebody goes on with it.
         """
-        erasure, replayed = await self._order(tenant_id, user_id, actor, once)
+        erasure, replayed = await self._order(tenant_id, user_id, actor, options)
         done = await self.finish(erasure)
         return Forgotten(done.erasure, done.position, replayed)
 
@@ -100,7 +107,7 @@ class Forgetting:
     # --- the steps --------------------------------------------------------------------------------
 
     async def _order(
-        self, tenant_id: UUID, user_id: str, actor: Actor, once: Once | None
+        self, tenant_id: UUID, user_id: str, actor: Actor, options: Options
     ) -> tuple[Erasure, bool]:
         """The log says it; then the register does, and nobody seals for the person any more."""
         if not await _thread(known, self._ledger, tenant_id, user_id):
@@ -109,7 +116,7 @@ class Forgetting:
         order = OrderErasure(tenant_id=tenant_id, user_id=user_id, erasure_id=erasure.erasure_id)
         by = Metadata(tenant_id=tenant_id, actor=actor, command_id=erasure.erasure_id)
         try:
-            told = await self._executor.execute(order, by, once=once)
+            told = await self._executor.execute(order, by, **options)
         except BeingForgotten:
             await _thread(register.drop, self._keys, erasure.erasure_id)
             return await self._joined(erasure), False

@@ -21,7 +21,7 @@ from bichat.commands.reply import (
     WorkerCommand,
 )
 from bichat.deltas import Deltas
-from bichat.errors import LogRejected, LogUnavailable, Refused, VersionRace
+from bichat.errors import BeingForgotten, LogRejected, LogUnavailable, Refused, VersionRace
 from bichat.errors.model import ModelError, ModelNonsense, QuestionErased, WorkerLost
 from bichat.events.dialogue import Asked, Usage
 from bichat.events.dialogue_state import DialogueState
@@ -271,7 +271,7 @@ class Turn:
         while True:
             try:
                 await self._kit.executor.execute(command, by)
-            except (LogUnavailable, VersionRace) as error:
+            except (BeingForgotten, LogUnavailable, VersionRace) as error:
                 if self._stopped.is_set():
                     return False
                 if pause < 0.2:

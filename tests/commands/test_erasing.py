@@ -24,7 +24,7 @@ from bichat.commands.person import OrderErasure, PlaceHold
 from bichat.commands.reply import CompleteReply
 from bichat.deltas import Deltas
 from bichat.errors import BeingForgotten, KeyReused, Refused, UnderHold
-from bichat.events import register
+from bichat.events import finding, register
 from bichat.events.dialogue import MessageAdded, TextErased
 from bichat.events.envelope import Actor
 from bichat.events.keys import KeyStore
@@ -278,6 +278,35 @@ def test_keys_that_were_destroyed_are_let_go_within_seconds(
     assert other.held((TENANT, "anna")) is None
     assert other.by_id(key.key_id) is None
     other.close()
+
+
+def test_a_process_that_still_holds_the_key_leaves_no_receipt_with_it(
+    ledger: Ledger, executor: Executor, database_url: str, keys_url: str, redis_url: str
+) -> None:
+    command = start()
+    run(executor, command)
+    cancel = CancelReply(dialogue_id=command.dialogue_id, message_id=command.messages[0].message_id)
+    with opened(database_url, keys_url) as late, writing(late) as other:
+        old = late.keys.person(TENANT, "anna")
+        forget(executor, redis_url)
+        first = run(other, cancel, once=Once("late", b"a"))
+        assert late.keys.person(TENANT, "anna") is not old
+    again = run(executor, cancel, once=Once("late", b"a"))
+    assert (again.replayed, again.version) == (True, first.version)
+
+
+@pytest.mark.parametrize("user", ['an"n\\a', "änna\u2028", "anna", "%_"])
+def test_people_are_told_apart_whatever_their_names(
+    ledger: Ledger, executor: Executor, redis_url: str, user: str
+) -> None:
+    others = [f"{user}x", f"x{user}", user.upper() + "!"]
+    for one in [user, *others]:
+        run(executor, start(user=one), by(one))
+    assert forget(executor, redis_url, user).erasure.dialogues == 1
+    for one in others:
+        assert ledger.keys.generations(TENANT, one)
+        assert finding.dialogues_of(ledger, TENANT, one)
+    assert len(finding.dialogues_of(ledger, TENANT, user)) == 1
 
 
 def test_receipts_go_with_the_key_also_those_of_what_had_no_text(

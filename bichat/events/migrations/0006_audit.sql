@@ -84,7 +84,7 @@ drop function bichat.append;  -- another argument is another function
 -- A batch of commands, grouped by stream. Each group wins whole or loses whole: it loses when its stream's
 -- head is not the one it was decided on (by hash too: a log restored beneath a running process may have the
 -- version, but not the history), when a rival has used one of its idempotency keys, or when a key that has sealed
--- its text is void. Losers write nothing and are returned by their absence.
+-- its text, or fingerprinted its request, is void. Losers write nothing and are returned by their absence.
 -- Under the lock position order is commit order, so followers never skip.
 create function bichat.append(
     g_stream uuid[], g_version bigint[], g_hash bytea[],
@@ -118,6 +118,11 @@ begin
       and not exists (
         select from unnest(e_group, e_key) as e(grp, key) join bichat.void_keys v on v.key_id = e.key
         where e.grp = g.nr
+      )
+      and not exists (  -- a fingerprint begins with the id of the key that made it
+        select from unnest(r_group, r_fingerprint) as r(grp, fingerprint)
+        join bichat.void_keys v on uuid_send(v.key_id) = substring(r.fingerprint for 16)
+        where r.grp = g.nr
       );
 
     return query
