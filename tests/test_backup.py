@@ -380,13 +380,12 @@ except BackupFailed as error:
 
 
 def test_an_old_backup_stays_unreadable_for_who_was_forgotten(
-    log: str, store: str, there: Database, redis_url: str, tmp_path: Path
+    made: Path, log: str, there: Database, redis_url: str, environ: dict[str, str]
 ) -> None:
-    write(log, store)
-    back_up(log, tmp_path / "b", quiet)
+    store = there.keys_url
     forget(log, store, redis_url)
     seal(log, store)
-    done = again(there, tmp_path / "b")
+    done = again(there, made)
     assert (done.forgotten, done.manifest.seal, done.lost_seal) == (1, 1, 2)
     assert not says(there.url, SECRET)
     assert not says(store, SECRET)
@@ -397,8 +396,12 @@ def test_an_old_backup_stays_unreadable_for_who_was_forgotten(
     with psycopg.connect(store) as connection:
         left = connection.execute("select done_at is null from bichat_keys.erasures").fetchall()
         assert left == [(False,)]
+    verified = bichat("audit", "verify", **environ, DATABASE_URL=there.url)
+    assert (verified.returncode, "valid" in verified.stdout) == (0, True), verified.stdout + verified.stderr
     seal(there.url, store)
     assert [row[0] for row in rows(there.url, "seals")] == [1, 3]  # what is lost stays named
+    verified = bichat("audit", "verify", **environ, DATABASE_URL=there.url)
+    assert (verified.returncode, "valid" in verified.stdout) == (0, True), verified.stdout + verified.stderr
     sound(there.url, rows(there.url, "seals")[-1][1])
 
 
