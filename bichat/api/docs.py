@@ -112,9 +112,9 @@ def complete(app: Litestar, longest: int) -> None:
         for method in ("get", "post", "patch", "delete"):
             operation = getattr(item, method)
             if operation and path.startswith("/v1/"):
-                _complete(operation, query=method == "get", command=path not in NO_COMMANDS)
                 if path.startswith("/v1/audit/"):
                     _refusals(operation, 409)
+                _complete(operation, query=method == "get", command=path not in NO_COMMANDS)
             elif operation:
                 _refusals(operation, 400, *((401, 403) if operation.security else (503,)))
 

@@ -70,7 +70,12 @@ def test_configured_origins_may_call(module_database_url: str, redis_url: str) -
 def test_the_document_is_closed_and_says_every_refusal(api: Api) -> None:
     document = httpx.get(f"{api.url}/schema/openapi.json").json()
     assert sorted(document["paths"]) == [
-        "/health/live", "/health/ready", "/metrics", "/v1/dialogues", "/v1/dialogues/{dialogue_id}",
+        "/health/live", "/health/ready", "/metrics",
+        "/v1/audit/dialogues/{dialogue_id}",
+        *(f"/v1/audit/dialogues/{{dialogue_id}}/{last}" for last in (
+            "attempts", "events", "export", "messages/{message_id}/attempts/{number}", "verify",
+        )),
+        "/v1/audit/events", "/v1/dialogues", "/v1/dialogues/{dialogue_id}",
         *(f"/v1/dialogues/{{dialogue_id}}/{last}" for last in (
             "archive", "messages", "messages/{message_id}/cancel", "messages/{message_id}/retry", "restore",
             "stream", "unarchive",
