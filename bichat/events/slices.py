@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -88,7 +88,9 @@ def between(bounds: Sequence[UUID]) -> list[Slice]:
     return [Slice(n, *both) for n, both in enumerate(zip(firsts, ends, strict=True))]
 
 
-def read(connection: Connection[Any], feed: Feed, slice_: Slice, fence: int) -> Iterator[list[Entry]]:
+def read(
+    connection: Connection[Any], feed: Feed, slice_: Slice, fence: int
+) -> Generator[list[Entry], None, None]:
     """The events of a slice up to a position, stream by stream, text opened, a few hundred at a time.
 
     Within the caller's transaction. Raises `EventTooNew`.

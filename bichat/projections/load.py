@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from itertools import chain, groupby
 from typing import Any
 from uuid import UUID
@@ -152,13 +153,15 @@ class Loader:
 
 
 def fill(
-    connection: Connection[Any], targets: Sequence[Target], entries: Callable[[], Iterable[list[Entry]]]
-) -> Loader:
+    connection: Connection[Any], targets: Sequence[Target],
+    entries: Callable[[], Generator[list[Entry], None, None]],
+) -> Loader:  # fmt: skip
     """A loader that has loaded `entries`, which it may ask for a second time, to find who is to blame."""
     try:
-        with connection.transaction():
+        # Its cursor is closed in the transaction that it was opened in: later, there is none to be closed.
+        with connection.transaction(), closing(entries()) as first:
             loader = Loader(connection, targets)
-            loader.load(chain.from_iterable(entries()))
+            loader.load(chain.from_iterable(first))
             return loader
     except Exception as error:
         if not parking.blames_event(error):

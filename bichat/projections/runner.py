@@ -160,8 +160,9 @@ class Runner:
             serves, waiting = parking.waiting(connection, self.build, entries)
             batch = digest(self.build, connection, parking.sort_out(entries, waiting))
             parking.park(connection, self.build, batch.parked)
-            left_out = {*waiting, *(one.dialogue_id for one in batch.parked)}
-            gone = {i: version for i, version in erasures.told(entries).items() if i in left_out}
+            since = dict.fromkeys(waiting, 0) | {one.dialogue_id: one.version for one in batch.parked}
+            told = erasures.told(entries)
+            gone = {i: version for i, version in told.items() if i in since and version >= since[i]}
             erasures.blank(connection, self.build, gone)
         for one in batch.parked:
             with logs.about(tenant_id=one.tenant_id, dialogue_id=one.dialogue_id):

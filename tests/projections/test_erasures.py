@@ -88,6 +88,18 @@ def test_a_parked_dialogue_is_blanked_by_its_follower_as_by_a_rebuild(
     assert (found, []) == loaded(connection, log, targets)
 
 
+def test_what_was_said_after_an_erasure_stays_when_the_dialogue_is_parked_later(
+    connection: psycopg.Connection[Any], module_database_url: str
+) -> None:
+    log = history([(0, ASK, 0), (0, ERASE, 0), (0, ASK, 0), (0, 13, 0)])
+    with connection.transaction(force_rollback=True):
+        for build in BUILDS:
+            Runner(Poisoned(build, log[-1]).build, module_database_url, Script()).apply(connection, 0, log)
+        found = tables(connection)
+    [page] = [row for row in found["bichat.transcripts_pages_v1_g1"] if row["page"] == 0]
+    assert [m["content"] is None for m in page["messages"]] == [True, False]
+
+
 def test_nothing_is_left_of_a_dialogue_that_is_parked_when_it_is_erased(
     database_url: str, ledger: Ledger
 ) -> None:
