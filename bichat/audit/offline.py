@@ -173,6 +173,7 @@ def _differing(told: AuditEvent, event: AuditEvent) -> Iterator[str]:
             ours, theirs = getattr(told, name), getattr(event, name)
             if name == "data" and isinstance(ours, dict) and isinstance(theirs, dict):
                 keys = [key for key in sorted(ours | theirs) if ours.get(key) != theirs.get(key)]
-                yield from (f"data.{key[:100]}" for key in keys)
+                fields = [key for key in keys if key != "erased"] or keys
+                yield from (f"data.{key[:100]}" for key in fields)
             else:
                 yield name

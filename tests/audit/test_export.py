@@ -257,7 +257,7 @@ def index(e: Export) -> None:
 SHOWS, HASH, UNDER = "it shows what was not stored", "does not give its hash", "are not under this seal"
 FORGERIES: list[tuple[Callable[[Export], None], int, str]] = [
     (text, 6, f"{SHOWS}: data.content"), (text_and_salt, 6, f"{SHOWS}: data.content"),
-    (salt_moved_into_text, 2, f"{SHOWS}: data.erased, data.label"), (salt_without_text, 6, "salts"),
+    (salt_moved_into_text, 2, f"{SHOWS}: data.label"), (salt_without_text, 6, "salts"),
     (hidden_as_erased, 6, f"{SHOWS}: data.erased"), (actor, 5, f"{SHOWS}: actor"), (time, 5, f"{SHOWS}: at"),
     (type_, 5, HASH), (command, 5, HASH), (state, 5, HASH), (state_and_hashes, 9, UNDER),
     (sealed_by_another, 9, "by another key"), (sealed_in_the_name_of_the_key, 9, "signature is wrong"),
