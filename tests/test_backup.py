@@ -506,7 +506,9 @@ def test_whoever_is_at_work_on_the_database_is_in_the_way(
     made: Path, there: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bichat.backup.restore._PATIENCE", 0.1)
-    with schema.connect(there.url), pytest.raises(RestoreRefused, match="bichat is running on this database"):
+    with schema.connect(there.url), pytest.raises(RestoreRefused, match="running on this database"):
+        again(there, made)
+    with schema.connect(there.keys_url), pytest.raises(RestoreRefused, match="running on this keys store"):
         again(there, made)
     again(there, made)
 

@@ -63,6 +63,8 @@ def _unlock(database: Database, backup: Backup) -> None:
         keys.unlock()
     with schema.connect(database.keys_url, name="KEYS_DATABASE_URL") as connection:
         row = connection.execute(statement("restores", "keys")).fetchone()
+        # A trial must not make the log that these keys are of forget anybody.
+        _alone(connection, "database" if database.keys_url == database.url else "keys store")
     if row == (False,) and backup.manifest.position:  # it knows nobody who was forgotten either
         raise RestoreRefused(reason="the keys store is empty; run `bichat keys restore FILE` first")
 
@@ -78,11 +80,11 @@ def _claimed(url: str) -> Iterator[Connection[Any]]:
         yield connection
 
 
-def _alone(connection: Connection[Any]) -> None:
+def _alone(connection: Connection[Any], what: str = "database") -> None:
     deadline = time.monotonic() + _PATIENCE
     while row := connection.execute(statement("restores", "others")).fetchone():
         if time.monotonic() > deadline:
-            raise RestoreRefused(reason=f"bichat is running on this database ({row[0]}): stop it first")
+            raise RestoreRefused(reason=f"bichat is running on this {what} ({row[0]}): stop it first")
         time.sleep(0.05)
 
 

@@ -44,7 +44,8 @@ def restore(directory: Path) -> None:
     nothing else starts. Stopped at any point, the same command goes on.
 
     The keys come first, where they were lost too: `bichat keys restore FILE`, with the same master key.
-    What happened after the backup is lost; `bichat audit verify` says so as well.
+    What happened after the backup is lost. To try a backup, use a keys store of its own as well: what is
+    settled there is settled for the log that it belongs to.
     """
     from bichat import wiring
 

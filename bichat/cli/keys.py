@@ -45,7 +45,8 @@ def restore(file: Path) -> None:
     person was forgotten after it was made, as the register here, that in FILE, or the log says. Who was
     forgotten as FILE says, and not yet in this log, is forgotten by the projector that runs next.
 
-    Give the master key that FILE was made with. Where the log is to be restored too: the keys first.
+    Give the master key that FILE was made with. Where the log is to be restored too: the keys first. Parts
+    that run already see what came when they are started again.
     """
     from bichat import wiring
 
