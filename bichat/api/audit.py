@@ -139,7 +139,7 @@ async def attempt(
     request: Call,
     dialogue_id: FromPath[UUID],
     message_id: FromPath[UUID],
-    number: FromPath[Annotated[int, Meta(ge=1, le=BIGGEST)]],
+    number: FromPath[int],
 ) -> SentRequest:
     """One attempt with its request, rebuilt from the log byte for byte and compared with its digest."""
     one, sent = await auditor(request).attempt(dialogue_id, message_id, number)

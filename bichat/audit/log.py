@@ -59,7 +59,8 @@ class TenantLog:
     ) -> list[StoredRow]:
         """The next rows of the tenant in (after, end], of one kind or by one person, but not both at once."""
         values = {"after": after, "end": end, "limit": limit, "type": type, "user_id": user_id}
-        rows = await self._rows(feed_query(type is not None, user_id is not None), values)
+        of_type, of_user = type is not None, user_id is not None
+        rows = await self._rows(feed_query(of_type, of_user), values, planned=of_type or of_user)
         return [chained_row(columns) for columns in rows]
 
     async def position_at(self, moment: datetime) -> int:
@@ -67,8 +68,12 @@ class TenantLog:
         found = await self._rows(_block("position_at"), {"moment": moment})
         return int(found[0][0])
 
-    async def _rows(self, query: bytes, values: dict[str, Any]) -> list[tuple[Any, ...]]:
-        async with self._reads.tenant(self.tenant_id) as connection:
+    async def _rows(
+        self, query: bytes, values: dict[str, Any], *, planned: bool = False
+    ) -> list[tuple[Any, ...]]:
+        async with self._reads.tenant(self.tenant_id) as connection, connection.transaction():
+            if planned:
+                await connection.execute(_block("plan"), prepare=False)
             cursor = connection.cursor(binary=True, row_factory=tuple_row)
             await cursor.execute(query, {**values, "tenant": self.tenant_id})
             return await cursor.fetchall()
@@ -107,5 +112,10 @@ def _chained() -> bytes:
 def feed_query(of_type: bool, of_user: bool) -> bytes:
     """A statement of its own for each filter, so that each has a plan of its own."""
     sql = blocks("log", __package__)
-    filter_ = "\n".join([sql["feed"]] + [sql["of_type"]] * of_type + [sql["of_user"]] * of_user)
-    return sql["chained"].format(place="notification_id", filter=filter_).encode()
+    columns = ["topic"] * of_type + ["actor"] * of_user
+    if not columns:
+        return sql["chained"].format(place="notification_id", filter=sql["feed"]).encode()
+    given = ["%(type)s"] * of_type + ["%(user_id)s"] * of_user
+    equal = [f"{column} = {value}" for column, value in zip(columns, given, strict=True)]
+    after = sql["filtered"].format(columns=", ".join(columns), values=", ".join(given))
+    return sql["chained"].format(place="notification_id", filter=" and ".join([*equal, after])).encode()
