@@ -19,13 +19,13 @@ from bichat.commands.person import FinishErasure, OrderErasure
 from bichat.deltas import Deltas
 from bichat.errors import (
     BeingForgotten,
-    EventUnreadable,
+    LogRejected,
     LogUnreadable,
     NotFound,
     Refused,
+    Unavailable,
     VersionRace,
 )
-from bichat.errors.unusable import EventTooNew
 from bichat.events import data_keys, finding, register
 from bichat.events.dialogue import TextErased
 from bichat.events.envelope import Actor, Cause, Event, Metadata
@@ -35,6 +35,8 @@ from bichat.events.register import Erasure
 
 AT_ONCE = 64
 """Dialogues that are told at the same time: batches of the writer, and room in its queue for others."""
+_TRIES = 5
+"""At a dialogue to which others keep writing; the key goes all the same."""
 PATIENCE = 60.0
 """Seconds to wait for another who is at it."""
 
@@ -132,9 +134,10 @@ class Forgetting:
 
     async def _joined(self, asked: Erasure) -> Erasure:
         """The erasure that the log says is under way."""
-        found = finding.last_order(await _thread(self._orders, asked))
-        if found is None:
-            raise BeingForgotten()
+        erasing = (await _thread(self._ledger.stream, _stream(asked), NOBODY)).state.erasing
+        found = finding.last_order(await _thread(self._orders, asked), of=erasing)
+        if erasing is None or found is None:
+            raise BeingForgotten()  # not any more; or it is who asks that is being forgotten
         return await _thread(register.ordered, self._keys, await self._entry(asked, *found))
 
     async def _entry(self, asked: Erasure, event: Event, order: ErasureOrdered) -> Erasure:
@@ -185,20 +188,21 @@ class Forgetting:
 
     async def _erase(self, erasure: Erasure, order: Event, dialogue_id: UUID, *, sure: bool) -> bool:
         """Whether it is told. `sure`: it is known to be of the person."""
-        try:
-            if not sure:
-                stream = await _thread(self._ledger.load, dialogue_id)
-                if stream.state.user_id != erasure.user_id:
-                    return True
-            while True:
-                try:
-                    await self._executor.execute(EraseText(dialogue_id=dialogue_id), _by(erasure, order))
-                except VersionRace:
-                    continue
+        if not sure and await _thread(self._whose, dialogue_id) not in (None, erasure.user_id):
+            return True
+        lost: Exception | None = None
+        for _ in range(_TRIES):
+            try:
+                await self._executor.execute(EraseText(dialogue_id=dialogue_id), _by(erasure, order))
+            except VersionRace as error:
+                lost = error
+            except (LogUnreadable, LogRejected, Refused) as error:
+                lost = error
+                break
+            else:
                 return True
-        except (LogUnreadable, EventUnreadable, EventTooNew) as error:
-            log.warning("%s cannot be told that its person is forgotten: %s", dialogue_id, error)
-            return False
+        log.warning("%s cannot be told that its person is forgotten: %s", dialogue_id, lost)
+        return False
 
     async def _silence(self, erasure: Erasure) -> bool:
         """Takes the words that replies of the person's were writing; false when Redis is away."""
@@ -221,6 +225,16 @@ class Forgetting:
             await self._executor.execute(order, by)
             return await self._ordered(erasure)
         return found[0]
+
+    def _whose(self, dialogue_id: UUID) -> str | None:
+        """Of whom a dialogue is, as far as that can be read."""
+        try:
+            return self._ledger.load(dialogue_id).state.user_id
+        except Unavailable:
+            raise
+        except Exception as error:  # whatever somebody has made of it
+            log.debug("%s cannot be read: %s", dialogue_id, type(error).__name__)
+            return None
 
     async def _standing(self, erasure: Erasure) -> Forgotten:
         stream = await _thread(self._ledger.stream, _stream(erasure), NOBODY)

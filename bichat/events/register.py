@@ -68,20 +68,22 @@ def drop(keys: KeyStore, erasure_id: UUID) -> None:
 
 
 def destroy(keys: KeyStore, erasure: Erasure, dialogues: int, unreadable: list[UUID]) -> Erasure:
-    """Destroys every key of the person; from here on they may come back, with a new one."""
+    """Destroys every key of the person, once; from here on they may come back, with a new one."""
     person = (erasure.tenant_id, erasure.user_id)
     with keys.connection() as connection, connection.transaction():
-        data_keys.destroy(connection, person)
-        cursor = connection.cursor(row_factory=class_row(Erasure))
-        done = cursor.execute(_DESTROYED, (dialogues, unreadable, *person, erasure.erasure_id)).fetchone()
+        if connection.execute(_STILL, (erasure.erasure_id,)).fetchone():
+            data_keys.destroy(connection, person)
+            connection.execute(_DESTROYED, (dialogues, unreadable, *person, erasure.erasure_id))
     keys.look()
-    return done or find(keys, erasure.erasure_id) or erasure
+    return find(keys, erasure.erasure_id) or erasure
 
 
 def keys_of(keys: KeyStore, erasure: Erasure) -> list[UUID]:
-    """The keys of the person that are not destroyed yet."""
-    with keys.connection() as connection:
-        return data_keys.of_person(connection, (erasure.tenant_id, erasure.user_id))
+    """The keys of the person that are not destroyed yet; none once they were, for a new one is not meant."""
+    with keys.connection() as connection, connection.transaction():
+        if connection.execute(_STILL, (erasure.erasure_id,)).fetchone():
+            return data_keys.of_person(connection, (erasure.tenant_id, erasure.user_id))
+    return []
 
 
 @asynccontextmanager
@@ -149,13 +151,14 @@ on conflict (erasure_id) do update set ordered_at = coalesce(e.ordered_at, exclu
 returning {_COLUMNS}
 """  # noqa: S608 - columns of ours
 
-_DESTROYED = f"""
+_STILL = "select 1 from bichat_keys.erasures where erasure_id = %s and destroyed_at is null for update"
+
+_DESTROYED = """
 update bichat_keys.erasures e set destroyed_at = clock_timestamp(), dialogues = %s, unreadable = %s, keys = (
     select count(*) from bichat_keys.data_keys k
     where (k.tenant_id, k.user_id) = (%s, %s) and k.destroyed_at >= e.ordered_at)
-where erasure_id = %s and destroyed_at is null
-returning {_COLUMNS}
-"""  # noqa: S608 - columns of ours
+where erasure_id = %s
+"""
 
 _DONE = f"""
 update bichat_keys.erasures set done_at = coalesce(done_at, clock_timestamp()) where erasure_id = %s

@@ -362,6 +362,51 @@ def test_a_dialogue_that_cannot_be_read_does_not_keep_the_key_alive(
     assert keys_of(keys_url) == [False]
 
 
+def test_a_dialogue_that_takes_nothing_any_more_does_not_keep_the_key_alive_either(
+    ledger: Ledger, executor: Executor, database_url: str, keys_url: str, redis_url: str
+) -> None:
+    """Its snapshot and its last event do not agree, so whoever appends loses each time."""
+    command = start(None, *(question(str(n)) for n in range(130)))
+    run(executor, command)
+    with psycopg.connect(database_url) as connection:
+        touched = connection.execute("update bichat.snapshots set hash = %s", (bytes(32),)).rowcount
+    assert touched == 1
+    with opened(database_url, keys_url) as fresh, writing(fresh) as other:
+        told = forget(other, redis_url)
+    assert (told.erasure.unreadable, told.erasure.keys) == ([command.dialogue_id], 1)
+    assert keys_of(keys_url) == [False]
+
+
+def test_who_comes_late_destroys_and_voids_nothing_of_who_came_back(
+    ledger: Ledger, executor: Executor, keys_url: str, redis_url: str
+) -> None:
+    command = start()
+    run(executor, command)
+    stale = register.ordered(ledger.keys, register.ask(ledger.keys, TENANT, "anna", OLGA))
+    register.destroy(ledger.keys, stale, 0, [])
+    again = AddMessage(dialogue_id=command.dialogue_id, messages=(question("Back."),))
+    run(executor, again)
+    assert register.keys_of(ledger.keys, stale) == []
+    register.destroy(ledger.keys, stale, 7, [])
+    assert keys_of(keys_url) == [False, True]
+    entry = register.find(ledger.keys, stale.erasure_id)
+    assert entry is not None
+    assert (entry.dialogues, entry.keys) == (0, 1)
+
+
+def test_who_is_being_forgotten_asks_for_nothing_and_gets_no_old_answer(
+    ledger: Ledger, executor: Executor, redis_url: str
+) -> None:
+    run(executor, start())
+    run(executor, start(user="olga"), by("olga"))
+    forget(executor, redis_url)
+    register.ordered(ledger.keys, register.ask(ledger.keys, TENANT, "olga", OLGA))
+    ledger.keys.forget([(TENANT, "olga")])
+    forgetting = Forgetting(executor, None)
+    with pytest.raises(BeingForgotten):  # whose key should fingerprint it?
+        asyncio.run(forgetting.forget(TENANT, "anna", OLGA, once=Once("key", b"x")))
+
+
 def test_words_that_cannot_be_taken_back_now_are_taken_back_later(
     ledger: Ledger, executor: Executor, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
