@@ -17,26 +17,8 @@ from bichat.errors.backup import BackupDamaged, BackupFailed, BackupTooNew, NotA
 from bichat.errors.unusable import WrongMasterKey
 from bichat.events import schema
 from bichat.projections.processes import Database
+from tests.backup.world import KEPT, SECRET, Make, back_up_log, forget, place, quiet, says, write
 from tests.examples import MASTER_KEY, TENANT, opened
-from tests.test_backup import (
-    KEPT,
-    SECRET,
-    Make,
-    alone,
-    back_up_log,
-    forget,
-    log,
-    made,
-    other,
-    place,
-    quiet,
-    says,
-    store,
-    there,
-    write,
-)
-
-__all__ = ["alone", "log", "made", "other", "store", "there"]
 
 
 def living(store: str) -> dict[str, bool]:
