@@ -12,8 +12,9 @@ from msgspec import Struct
 from psycopg import Connection
 
 from bichat.backup import forgotten
+from bichat.backup.found import found
 from bichat.backup.load import load
-from bichat.backup.manifest import Backup, Manifest, found
+from bichat.backup.manifest import Backup, Manifest
 from bichat.backup.sql import statement
 from bichat.errors.backup import RestoreRefused
 from bichat.events import schema
