@@ -31,4 +31,5 @@ def test_the_codes_that_are_stored_stay_what_they_are() -> None:
     assert {kind.code for kind in kinds} == {
         "model_error", "model_unavailable", "model_cut_off", "model_nonsense", "model_silent",
         "model_refused", "context_too_long", "worker_stopped", "worker_lost", "parked",
+        "question_erased",
     }  # fmt: skip
