@@ -88,7 +88,7 @@ def audit_events(rows: Sequence[StoredRow], keys: Openers) -> list[AuditEvent]:
 
 def _audit_event(row: StoredRow, keys: Openers) -> AuditEvent:
     state, data, trouble = _read(row, keys)
-    stream_id, subject = UUID(str(row.originator_id)), envelope.subject(row.topic)
+    stream_id, subject = _stream_id(row), envelope.subject(row.topic)
     cause = state.cause if state else None
     return AuditEvent(
         position=row.position,
@@ -109,6 +109,11 @@ def _audit_event(row: StoredRow, keys: Openers) -> AuditEvent:
     )
 
 
+def _stream_id(row: StoredRow) -> UUID:
+    found = row.originator_id
+    return UUID(found) if isinstance(found, str) else found
+
+
 def _reason(cause: Cause) -> Reason:
     return Reason(cause.stream_id, cause.version)
 
@@ -119,7 +124,7 @@ def _read(row: StoredRow, keys: Openers) -> tuple[State | None, dict[str, Any] |
     try:
         state = stored_state(row)
         entry = envelope.kind(row.topic, state.v, row.position)
-        place = Place(row.tenant_id, UUID(str(row.originator_id)), row.originator_version, row.topic)
+        place = Place(row.tenant_id, _stream_id(row), row.originator_version, row.topic)
         data = open_fields(state.data, entry, place, keys.by_id)
     except (EventUnreadable, EventTooNew) as error:
         return state, None, str(error)
@@ -179,6 +184,6 @@ class Unfolding:
         due = self.version + 1
         if row.originator_version != due:
             raise ChainBroken(version=due, reason=f"version {row.originator_version} stands in its place")
-        place = Place(row.tenant_id, UUID(str(row.originator_id)), due, row.topic)
+        place = Place(row.tenant_id, _stream_id(row), due, row.topic)
         if chain(self._hash, place, row.command_id, row.state) != row.hash:
             raise ChainBroken(version=due, reason="its hash does not fit what is stored")

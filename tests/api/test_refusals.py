@@ -139,7 +139,6 @@ def test_what_is_not_there_is_a_problem_too(anna: httpx.Client) -> None:
         "/v1/prompts",
         "/v1/search",
         "/v1/embeddings",
-        "/v1/audit/events",
     ):
         check(anna.get(later), 404)
 
