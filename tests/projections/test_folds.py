@@ -18,6 +18,7 @@ from bichat.events.dialogue import (
     ReplyCancelled,
     ReplyFailed,
     ReplyStarted,
+    TextErased,
     Usage,
 )
 from bichat.events.envelope import Event
@@ -123,10 +124,21 @@ def check_replies(log: Sequence[Event], rows: Rows) -> None:
             )
             assert (row["version"], row["status"], row["attempt"]) == (q.version, q.status, q.attempt)
             assert (row["tries"], row["cancel_requested"]) == (q.tries, q.cancel_requested)
+            assert row["detail"] == last_detail(log, i, message_id)
             assert row["due"] == (q.status in ("waiting", "running"))
             assert row["position"] == asked[message_id].position
             assert row["asked_at"] == asked[message_id].at
     assert not found
+
+
+def last_detail(log: Sequence[Event], dialogue_id: Any, message_id: Any) -> str | None:
+    detail = None
+    for e in log:
+        if e.stream_id == dialogue_id and isinstance(e.fact, TextErased):
+            detail = None
+        elif isinstance(e.fact, ReplyFailed) and e.fact.message_id == message_id:
+            detail = e.fact.detail
+    return detail
 
 
 def check_usage(log: Sequence[Event], rows: Rows) -> None:
@@ -172,6 +184,15 @@ def test_a_page_holds_fifty_messages_and_is_left_alone_when_full(
     assert [n for _, _, n in sorted(before)] == [50, 39]
     assert [n for _, (_, n) in sorted(after.items())] == [50, 50, 20]
     assert after[0][0] == before[0][1]
+
+
+def test_an_erasure_blanks_the_failure_of_a_question_that_is_not_touched(
+    connection: psycopg.Connection[Any],
+) -> None:
+    log = history([(0, 0, 0), (0, 3, 0), (0, 9, 0), (0, 18, 0)])
+    found = applied(connection, [log[:-1], log[-1:]])
+    assert [(row["code"], row["detail"]) for row in found["bichat.replies_v1_g1"]] == [("model_silent", None)]
+    check_transcripts(log, found)
 
 
 def test_an_event_out_of_turn_is_refused(connection: psycopg.Connection[Any]) -> None:
