@@ -50,18 +50,23 @@ class Checked(Struct, frozen=True):
     wrong: Diagnosis | None
 
 
-def check(
-    connection: Connection[Any], slice_: Slice, fence: int, tenant: UUID | None = None
-) -> Iterator[Checked]:
-    """Each stream of a slice, in order; everything up to position `fence` should be sealed.
+class Sealed(Struct, frozen=True):
+    """How far the log is sealed; something is wrong with the seals that are `broken`."""
 
-    Within the caller's transaction, in bounded memory.
-    """
+    fence: int
+    """Up to this position everything should be."""
+    broken: frozenset[int] = frozenset()
+
+
+def check(
+    connection: Connection[Any], slice_: Slice, sealed: Sealed, tenant: UUID | None = None
+) -> Iterator[Checked]:
+    """Each stream of a slice, in order. Within the caller's transaction, in bounded memory."""
     values = {**slice_.range, "tenant": tenant}
     links = groupby(map(Link._make, _rows(connection, "links", _LINKS, values)), lambda one: one.stream_id)
     leaves = groupby(map(Leaf._make, _rows(connection, "leaves", _LEAVES, values)), lambda one: one.stream_id)
-    for stream_id, events, sealed in _merged(links, leaves):
-        yield _Stream(stream_id, sealed, fence).check(events)
+    for stream_id, events, over in _merged(links, leaves):
+        yield _Stream(stream_id, over, sealed).check(events)
 
 
 def _rows(connection: Connection[Any], name: str, query: str, values: dict[str, Any]) -> Iterator[Any]:
@@ -102,8 +107,8 @@ _doer = msgspec.json.Decoder(_Doer)
 class _Stream:
     """One stream, checked from its first event on until something is wrong."""
 
-    def __init__(self, stream_id: UUID, leaves: Sequence[Leaf], fence: int) -> None:
-        self._id, self._newest, self._fence = stream_id, leaves[-1] if leaves else None, fence
+    def __init__(self, stream_id: UUID, leaves: Sequence[Leaf], sealed: Sealed) -> None:
+        self._id, self._newest, self._log = stream_id, leaves[-1] if leaves else None, sealed
         self._leaves: dict[int, list[Leaf]] = {}
         for one in leaves:
             self._leaves.setdefault(one.version, []).append(one)
@@ -152,21 +157,27 @@ class _Stream:
                 which = f"versions {first} to {link.version}" if first < link.version else f"version {first}"
                 reason = f"{which} fit each other, but not seal {one.seal}: hashed anew after that"
                 whole = "the whole stream was hashed anew" if first == 1 else "the stream was hashed anew"
-                return Diagnosis(first, "rewritten", f"{whole}: {reason}")
+                doubt = (
+                    ", or its leaf was changed: that seal is broken" if one.seal in self._log.broken else ""
+                )
+                return Diagnosis(first, "rewritten", f"{whole}: {reason}{doubt}")
             self._agreed = link.version
         return None
 
     def _unsealed(self, link: Link) -> Diagnosis | None:
-        if link.position > self._fence:
+        if link.position > self._log.fence:
             return None
-        reason = "stands within what is sealed, under no seal: put in later, or its position was changed"
+        doubt = ", or its leaf was taken from a seal that is broken" if self._log.broken else ""
+        why = f"put in later, or its position was changed{doubt}"
+        reason = f"stands within what is sealed, under no seal: {why}"
         if not self._sealed:
             return Diagnosis(1, "dialogue inserted", f"the whole stream {reason}")
         return Diagnosis(link.version, "inserted", f"it {reason}")
 
     def _end(self, last: Link | None) -> Diagnosis | None:
         if last is None:
-            reason = f"the whole stream is gone: {self._sealed} versions are sealed by seal {self._seal(1)}"
+            newest = self._newest.seal if self._newest else 0
+            reason = f"the whole stream is gone, of which seal {newest} has {self._sealed} versions"
             return Diagnosis(1, "dialogue removed", reason)
         if last.version >= self._sealed:
             return None

@@ -89,7 +89,7 @@ class Stored(NamedTuple):
 
 _SEALS = """
 select number, position, events, streams, at, root, previous, public_key, signature, hash,
-       case when %(deep)s::bigint[] is null or number = any(%(deep)s)
+       case when number = any(%(deep)s::bigint[]) or number > %(after)s
             then array(select bichat.leaves_of(number)) end
 from bichat.seals order by number
 """
@@ -100,11 +100,14 @@ from bichat.seals order by number desc limit 1
 _SEAL = _NEWEST.replace("order by number desc limit 1", "where number = %s")
 
 
-def read(connection: Connection[Any], deep: Sequence[int] | None = None) -> Iterator[Stored]:
-    """Every seal in order, within the caller's transaction; the leaves of all, or of those in `deep`."""
+def read(connection: Connection[Any], deep: Sequence[int] = ()) -> Iterator[Stored]:
+    """Every seal in order, within the caller's transaction; with leaves those in `deep` and all later ones.
+
+    A stream's newest seal is known only once it is sure that no later one has lost its leaf.
+    """
     with connection.cursor("seals", binary=True, row_factory=tuple_row) as cursor:
-        cursor.execute(_SEALS.encode(), {"deep": None if deep is None else list(deep)})
-        while rows := cursor.fetchmany(4 if deep is None else 100):
+        cursor.execute(_SEALS.encode(), {"deep": list(deep), "after": max(deep, default=0)})
+        while rows := cursor.fetchmany(4):
             yield from map(_stored, rows)
 
 

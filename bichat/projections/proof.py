@@ -11,6 +11,7 @@ from msgspec import Struct
 from psycopg import Connection
 
 from bichat.events import chains, seals, slices
+from bichat.events.chains import Sealed
 from bichat.events.seals import Seal
 from bichat.events.signing import Remembered, Signatory
 from bichat.events.slices import Slice
@@ -72,7 +73,7 @@ class CheckSlice(Struct, frozen=True):
 
     snapshot: str
     slice: Slice
-    fence: int
+    sealed: Sealed
     tenant_id: UUID | None
 
     def __call__(self, here: Desk) -> _Part:
@@ -80,7 +81,7 @@ class CheckSlice(Struct, frozen=True):
         events = streams = unsealed = bad = 0
         findings: list[Finding] = []
         with snapshot(here.connection, self.snapshot):
-            for one in chains.check(here.connection, self.slice, self.fence, self.tenant_id):
+            for one in chains.check(here.connection, self.slice, self.sealed, self.tenant_id):
                 events, streams = events + one.events, streams + 1
                 unsealed += max(0, one.events - one.sealed)
                 if found := _finding(one):
@@ -100,8 +101,8 @@ def verify(
         with snapshot(here.connection):
             witness = Witness(remembered, trusted)
             of_seals = list(_of_seals(here.connection, witness, progress))
-            fence = witness.newest.seal.position if witness.newest else 0
-            parts = list(_parts(here.connection, pool, progress, fence, tenant_id))
+            sealed = _sealed(witness, of_seals)
+            parts = list(_parts(here.connection, pool, progress, sealed, tenant_id))
     found = sorted((f for part in parts for f in part.findings), key=lambda f: str(f.stream_id))
     return Verdict(
         events=sum(part.events for part in parts), streams=sum(part.streams for part in parts),
@@ -123,10 +124,11 @@ def single(
         over = [n for (n,) in connection.execute(statement("proof", "seals_over"), (stream_id,))]
         witness = Witness(remembered, trusted)
         of_seals = list(witness.check(seals.read(connection, over)))
-        fence = witness.newest.seal.position if witness.newest else 0
         only = Slice(0, stream_id, None, only=(stream_id,))
-        one = next(chains.check(connection, only, fence), None)
+        one = next(chains.check(connection, only, _sealed(witness, of_seals)), None)
         newest = seals.numbered(connection, one.seal) if one else None
+        if one and one.wrong is None and not of_seals:
+            of_seals = list(_unfit(connection, one.seal))
     if one is None:
         return None
     found = _finding(one)
@@ -135,6 +137,21 @@ def single(
         sealed=one.sealed, seal=newest.seal if newest else None,
         findings=([found] if found else []) + of_seals[:SHOWN],
     )  # fmt: skip
+
+
+def _unfit(connection: Connection[Any], after: int) -> Iterator[Finding]:
+    """A later seal may be over the stream, and its leaf be said to be another's."""
+    reason = (
+        "a leaf of it does not fit the log: another stream was touched, or a leaf of this one"
+        " is said to be another's; a check of everything tells"
+    )
+    for (number,) in connection.execute("select bichat.unfit_seals(%s)", (after,)):
+        yield Finding(what="seal changed", seal=number, reason=reason)
+
+
+def _sealed(witness: Witness, found: list[Finding]) -> Sealed:
+    fence = witness.newest.seal.position if witness.newest else 0
+    return Sealed(fence, frozenset(one.seal for one in found if one.seal))
 
 
 def _of_seals(connection: Connection[Any], witness: Witness, progress: Progress) -> Iterator[Finding]:
@@ -150,7 +167,7 @@ def _of_seals(connection: Connection[Any], witness: Witness, progress: Progress)
 
 
 def _parts(
-    connection: Connection[Any], pool: Pool, progress: Progress, fence: int, tenant_id: UUID | None
+    connection: Connection[Any], pool: Pool, progress: Progress, sealed: Sealed, tenant_id: UUID | None
 ) -> Iterator[_Part]:
     row = connection.execute(statement("proof", "count"), {"tenant": tenant_id}).fetchone()
     total = row[0] if row else 0
@@ -159,7 +176,7 @@ def _parts(
     cuts = slices.between(slices.cut(total, connection, _END))
     done = 0
     progress("chains", 0, total)
-    for part in pool.each([CheckSlice(shared[0], cut, fence, tenant_id) for cut in cuts]):
+    for part in pool.each([CheckSlice(shared[0], cut, sealed, tenant_id) for cut in cuts]):
         done += part.events
         progress("chains", min(done, total), total)
         yield part

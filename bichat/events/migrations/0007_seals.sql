@@ -38,3 +38,17 @@ set search_path = pg_catalog, pg_temp
 as $$ select leaf from bichat.seal_leaves where seal = number order by stream_id $$;
 revoke all on function bichat.leaves_of from public;
 grant execute on function bichat.leaves_of to bichat_reader;
+
+-- Seals after one of which a leaf is not what the log gives: somebody may have given a stream's leaf to another.
+create function bichat.unfit_seals(after bigint) returns setof bigint
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select distinct l.seal from bichat.seal_leaves l
+    left join bichat.stored_events e on e.originator_id = l.stream_id and e.originator_version = l.version
+    where l.seal > after and l.leaf is distinct from sha256(
+        '\x00'::bytea || uuid_send(l.tenant_id) || uuid_send(l.stream_id) || int8send(l.version) || e.hash)
+    order by 1
+$$;
+revoke all on function bichat.unfit_seals from public;
+grant execute on function bichat.unfit_seals to bichat_reader;
