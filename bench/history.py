@@ -35,7 +35,7 @@ from bichat.commands.reply import WorkerCommand
 from bichat.errors import BichatError
 from bichat.events import schema
 from bichat.events.envelope import Actor, Metadata
-from bichat.events.keys import KeyStore
+from bichat.events.keys.store import KeyStore
 from bichat.events.ledger import Ledger, Stream
 
 TENANTS, USERS = 40, 50

@@ -22,7 +22,7 @@ import httpx
 
 from bench.stack import Stack, scripted_model, stack
 from bichat.events.dialogue import MessageAdded, ReplyFailed
-from bichat.events.keys import KeyStore
+from bichat.events.keys.store import KeyStore
 from bichat.events.ledger import Ledger
 
 WORDS = "the sales went well in this region over the last two quarters of the year, so they"

@@ -25,10 +25,11 @@ from uuid_utils.compat import uuid7
 from bench.writer import CALLERS, MASTER_KEY, ask, by
 from bichat.commands.dialogue import AddMessage, StartDialogue
 from bichat.commands.execute import Executor
-from bichat.events import codec, schema, sealing
-from bichat.events.keys import KeyStore
+from bichat.events import codec, schema
+from bichat.events.keys.store import KeyStore
 from bichat.events.ledger import Ledger
-from bichat.events.signing import Signatory
+from bichat.events.proof import sealing
+from bichat.events.proof.signing import Signatory
 from bichat.projections import proof, rebuild, versions
 from bichat.projections.processes import Database, Pool, cores
 from bichat.workers import sealing as loop

@@ -28,7 +28,7 @@ from bichat.commands.execute import Executor
 from bichat.events import schema
 from bichat.events.dialogue import Asked
 from bichat.events.envelope import Actor, Metadata
-from bichat.events.keys import KeyStore
+from bichat.events.keys.store import KeyStore
 from bichat.events.ledger import Ledger
 
 DIALOGUES, CALLERS, FOREIGN = 2_000, 64, 0.05

@@ -184,9 +184,7 @@ class Deltas:
 
     # --- api --------------------------------------------------------------------------------------
 
-    async def replay(
-        self, dialogue_id: UUID, message_id: UUID, attempt: int, after_n: int = 0
-    ) -> list[Said]:
+    async def replay(self, dialogue_id: UUID, message_id: UUID, attempt: int, after_n: int = 0) -> list[Said]:
         """The words of an attempt after its segment `after_n`, without a gap; nothing if there is one."""
         try:
             rows = await self._redis.xrange(_key(dialogue_id, message_id, attempt), min=f"({after_n}-0")

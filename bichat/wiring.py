@@ -17,7 +17,7 @@ from bichat.doorbell import Doorbell
 from bichat.embedded import owner
 from bichat.errors.unusable import WrongSetting
 from bichat.events import schema
-from bichat.events.keys import KeyStore
+from bichat.events.keys.store import KeyStore
 from bichat.events.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def run_projector(config: Config) -> None:
     _counted("projector", config)
     from bichat.commands.execute import Executor
     from bichat.events.feed import Feed
-    from bichat.events.signing import Signatory
+    from bichat.events.proof.signing import Signatory
     from bichat.workers import erasures, project, sealing
     from bichat.workers.rebuilds import Rebuilds
 

@@ -34,7 +34,7 @@ from bichat.events.dialogue import (
     Usage,
 )
 from bichat.events.envelope import Actor, Event, Fact, Metadata
-from bichat.events.keys import KeyStore
+from bichat.events.keys.store import KeyStore
 from bichat.events.ledger import Ledger
 from bichat.events.person import ErasureOrdered, HoldPlaced, HoldReleased, PersonErased
 

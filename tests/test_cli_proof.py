@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from bichat.cli import bichat
 from bichat.events import schema
 from bichat.events.audit import AuditRead, stream_of
-from bichat.events.signing import written
+from bichat.events.proof.signing import written
 from tests.audit.sealed import END, SEALED, Log, sealed
 from tests.examples import DIALOGUE, MASTER_KEY, OTHER_TENANT, TENANT
 

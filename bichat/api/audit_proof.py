@@ -19,8 +19,8 @@ from bichat.api.problems import PRIVATE
 from bichat.api.schemas import Time
 from bichat.audit.prover import Prover
 from bichat.errors import NotFound
-from bichat.events import seals
-from bichat.events.signing import written
+from bichat.events.proof import seals
+from bichat.events.proof.signing import written
 from bichat.projections.proof import Single
 
 NDJSON = "application/x-ndjson"

@@ -15,10 +15,11 @@ from psycopg.rows import tuple_row
 from bichat import __version__
 from bichat.audit.exported import VERSION, Ending, Line, Manifest, Path, Proof, encoded
 from bichat.errors import NotFound
-from bichat.events import envelope, merkle, seals
+from bichat.events import envelope
 from bichat.events.codec import StoredRow, key_ids, stored_state
 from bichat.events.history import STRANGE, audit_events
-from bichat.events.keys import KeyStore
+from bichat.events.keys.store import KeyStore
+from bichat.events.proof import merkle, seals
 from bichat.events.recorder import stored_row
 from bichat.events.seal import GENESIS, SALT, PersonKey, Place, Sealed
 from bichat.projections.sql import statement

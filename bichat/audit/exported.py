@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from bichat.events.history import AuditEvent
-from bichat.events.seals import Seal
+from bichat.events.proof.seals import Seal
 
 VERSION = 1
 

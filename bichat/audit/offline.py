@@ -13,12 +13,12 @@ from msgspec import Struct
 
 from bichat.audit.exported import VERSION, Ending, Line, Manifest, encoded
 from bichat.errors.unusable import NotProven
-from bichat.events import merkle
 from bichat.events.codec import StoredRow
 from bichat.events.history import AuditEvent, audit_events
+from bichat.events.proof import merkle
+from bichat.events.proof.seals import Seal, leaf
 from bichat.events.recorder import stored_row
 from bichat.events.seal import GENESIS, SALT, Place, Sealed, chain
-from bichat.events.seals import Seal, leaf
 
 LONGEST = 64_000_000
 """Bytes of a line: more is no event."""

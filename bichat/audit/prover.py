@@ -14,9 +14,10 @@ from psycopg import Connection
 from bichat.audit.export import bind, expect_dialogue, export
 from bichat.errors import ReadsUnavailable
 from bichat.errors.unusable import DatabaseUnreachable
-from bichat.events import schema, sealing
-from bichat.events.keys import KeyStore
-from bichat.events.signing import Signatory
+from bichat.events import schema
+from bichat.events.keys.store import KeyStore
+from bichat.events.proof import sealing
+from bichat.events.proof.signing import Signatory
 from bichat.projections.proof import Single, single
 
 

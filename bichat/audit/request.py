@@ -16,7 +16,7 @@ from bichat.audit.attempts import Attempt, Point, ShownRange
 from bichat.events.codec import EventMapper, StoredRow, key_ids
 from bichat.events.dialogue import MessageAdded, ReplyStarted
 from bichat.events.envelope import Event
-from bichat.events.keys import KeyStore
+from bichat.events.keys.store import KeyStore
 from bichat.events.seal import PersonKey
 from bichat.model import ChatRequest, canonical
 from bichat.shown import PAGE, Place, showing, shown_messages

@@ -14,7 +14,7 @@ from bichat.backup.sql import filled, statement
 from bichat.errors.backup import BackupDamaged, RestoreRefused
 from bichat.errors.unusable import WrongMasterKey
 from bichat.events import schema
-from bichat.events.masters import fingerprint
+from bichat.events.keys.masters import fingerprint
 from bichat.projections.processes import Database
 
 

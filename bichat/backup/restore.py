@@ -18,7 +18,7 @@ from bichat.backup.manifest import Backup, Manifest
 from bichat.backup.sql import statement
 from bichat.errors.backup import RestoreRefused
 from bichat.events import schema
-from bichat.events.signing import Signatory
+from bichat.events.proof.signing import Signatory
 from bichat.projections import rebuild, versions
 from bichat.projections.processes import Database, cores
 from bichat.projections.verify import Progress

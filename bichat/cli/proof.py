@@ -19,7 +19,7 @@ from bichat.cli.output import Progress, as_json, table
 if TYPE_CHECKING:
     from bichat.audit.offline import Proven
     from bichat.events.audit import Reading
-    from bichat.events.seals import Seal
+    from bichat.events.proof.seals import Seal
     from bichat.projections.processes import Database
     from bichat.projections.proof import Single, Verdict
 
@@ -49,7 +49,7 @@ def verify(
     sealed yet is only chained: whoever can write to the database can chain it anew. Positions, and when
     an event was recorded, are proven by nothing.
     """
-    from bichat.events.signing import public_key
+    from bichat.events.proof.signing import public_key
 
     trusted = frozenset(public_key(text) for text in trust) or None
     if file:
@@ -88,7 +88,7 @@ def export(dialogue_id: UUID, tenant_id: UUID | None, output: str | None) -> Non
 @keys.command()
 def public() -> None:
     """Print the public key that checks the seals of this log: what `bichat audit verify --key` takes."""
-    from bichat.events.signing import Signatory, written
+    from bichat.events.proof.signing import Signatory, written
     from bichat.projections.processes import desk
 
     with database.opened() as db, database.watched(), desk(db) as here:
@@ -103,7 +103,7 @@ def _verify_one(
     db: Database, stream_id: UUID, tenant_id: UUID | None, trusted: frozenset[bytes] | None, *, as_json: bool
 ) -> bool:
     from bichat.errors import NotFound
-    from bichat.events.signing import Signatory
+    from bichat.events.proof.signing import Signatory
     from bichat.projections.processes import desk
     from bichat.projections.proof import single
 

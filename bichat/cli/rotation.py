@@ -39,7 +39,7 @@ def rotate(tenant: UUID | None, user: str | None, before: datetime | None, maste
 
 def _renew(tenant: UUID | None, user: str | None, before: datetime | None) -> None:
     from bichat import wiring
-    from bichat.events import rotation
+    from bichat.events.keys import rotation
 
     with database.opened() as db, wiring.key_store(db) as store, database.watched():
         before = before or rotation.now(store)
@@ -53,7 +53,7 @@ def _rewrap() -> None:
     from bichat import config, embedded, wiring
     from bichat.embedded import secrets
     from bichat.errors.unusable import NothingHere
-    from bichat.events import rotation
+    from bichat.events.keys import rotation
 
     given = config.load()
     kept = given.brings_postgres and not given.bichat_master_key

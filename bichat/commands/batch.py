@@ -23,8 +23,8 @@ from bichat.errors import (
     VersionRace,
 )
 from bichat.events.codec import Draft, StoredRow
-from bichat.events.data_keys import Person
 from bichat.events.envelope import Fact, has_text
+from bichat.events.keys.data_keys import Person
 from bichat.events.ledger import Ledger, Stream
 from bichat.events.recorder import Group, Receipt
 from bichat.events.seal import PersonKey

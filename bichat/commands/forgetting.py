@@ -26,12 +26,13 @@ from bichat.errors import (
     Unavailable,
     VersionRace,
 )
-from bichat.events import data_keys, finding, register
+from bichat.events import finding
 from bichat.events.dialogue import TextErased
 from bichat.events.envelope import Actor, Cause, Event, Metadata
+from bichat.events.keys import data_keys, register
+from bichat.events.keys.register import Erasure
 from bichat.events.ledger import Ledger
 from bichat.events.person import NOBODY, ErasureOrdered, stream_of
-from bichat.events.register import Erasure
 
 AT_ONCE = 64
 """Dialogues that are told at the same time: batches of the writer, and room in its queue for others."""

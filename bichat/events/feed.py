@@ -14,7 +14,7 @@ from bichat.errors.unusable import EventTooNew
 from bichat.events import envelope
 from bichat.events.codec import EventMapper, StoredRow, key_ids
 from bichat.events.envelope import Entry, Unreadable
-from bichat.events.keys import KeyStore
+from bichat.events.keys.store import KeyStore
 from bichat.events.recorder import COLUMNS, stored_row
 
 _BYTES = 16_000_000

@@ -14,7 +14,7 @@ from bichat.errors.unusable import EventTooNew
 from bichat.events import envelope
 from bichat.events.codec import EventMapper, State, StoredRow, key_ids, stored_state
 from bichat.events.envelope import Cause, Event, Subject
-from bichat.events.keys import KeyStore
+from bichat.events.keys.store import KeyStore
 from bichat.events.recorder import stored_row
 from bichat.events.seal import GENESIS, Opener, Place, chain, open_fields
 from bichat.events.transcript import Dialogue, transcribed

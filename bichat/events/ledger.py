@@ -22,7 +22,7 @@ from bichat.errors import LogRejected, LogUnavailable
 from bichat.events.codec import EventMapper, StoredRow, key_ids
 from bichat.events.dialogue_state import NOTHING, DialogueState
 from bichat.events.envelope import Event
-from bichat.events.keys import KeyStore
+from bichat.events.keys.store import KeyStore
 from bichat.events.recorder import Found, Group, Head, LogFactory, LogRecorder, Receipt
 from bichat.events.state import State
 

@@ -19,7 +19,7 @@ from psycopg import Connection
 
 from bichat.errors.unusable import ProcessFailed
 from bichat.events.feed import Feed
-from bichat.events.keys import KeyStore
+from bichat.events.keys.store import KeyStore
 from bichat.logs import described
 from bichat.projections.runner import connect
 

@@ -10,12 +10,13 @@ from uuid import UUID
 from msgspec import Struct
 from psycopg import Connection
 
-from bichat.events import chains, seals, slices
-from bichat.events.chains import Sealed
-from bichat.events.seals import Seal
-from bichat.events.signing import Remembered, Signatory
+from bichat.events import slices
+from bichat.events.proof import chains, seals
+from bichat.events.proof.chains import Coverage
+from bichat.events.proof.seals import Seal
+from bichat.events.proof.signing import Remembered, Signatory
+from bichat.events.proof.witness import Finding, Witness
 from bichat.events.slices import Slice
-from bichat.events.witness import Finding, Witness
 from bichat.projections.processes import Database, Desk, Pool, desk
 from bichat.projections.sql import statement
 from bichat.projections.verify import Progress, snapshot
@@ -73,7 +74,7 @@ class CheckSlice(Struct, frozen=True):
 
     snapshot: str
     slice: Slice
-    sealed: Sealed
+    sealed: Coverage
     tenant_id: UUID | None
 
     def __call__(self, here: Desk) -> _Part:
@@ -149,9 +150,9 @@ def _unfit(connection: Connection[Any], after: int) -> Iterator[Finding]:
         yield Finding(what="seal changed", seal=number, reason=reason)
 
 
-def _sealed(witness: Witness, found: list[Finding]) -> Sealed:
+def _sealed(witness: Witness, found: list[Finding]) -> Coverage:
     fence = witness.newest.seal.position if witness.newest else 0
-    return Sealed(fence, frozenset(one.seal for one in found if one.seal))
+    return Coverage(fence, frozenset(one.seal for one in found if one.seal))
 
 
 def _of_seals(connection: Connection[Any], witness: Witness, progress: Progress) -> Iterator[Finding]:
@@ -167,7 +168,7 @@ def _of_seals(connection: Connection[Any], witness: Witness, progress: Progress)
 
 
 def _parts(
-    connection: Connection[Any], pool: Pool, progress: Progress, sealed: Sealed, tenant_id: UUID | None
+    connection: Connection[Any], pool: Pool, progress: Progress, sealed: Coverage, tenant_id: UUID | None
 ) -> Iterator[_Part]:
     row = connection.execute(statement("proof", "count"), {"tenant": tenant_id}).fetchone()
     total = row[0] if row else 0

@@ -12,7 +12,7 @@ from bichat.commands.execute import Executor
 from bichat.commands.forgetting import Forgetting
 from bichat.deltas import Deltas
 from bichat.errors import Stopping, Unavailable
-from bichat.events import register
+from bichat.events.keys import register
 
 LEFT = 5.0
 """Seconds after which whoever was asked should be done; who is still at it keeps others off."""

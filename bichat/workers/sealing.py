@@ -10,8 +10,9 @@ from contextlib import contextmanager
 import psycopg
 
 from bichat.errors import BichatError
-from bichat.events import schema, sealing
-from bichat.events.signing import Signatory
+from bichat.events import schema
+from bichat.events.proof import sealing
+from bichat.events.proof.signing import Signatory
 from bichat.logs import described
 
 EVERY = 60.0

@@ -12,8 +12,8 @@ from uuid import UUID
 from psycopg import Connection
 
 from bichat.errors import Unavailable
-from bichat.events import register
-from bichat.events.keys import KeyStore
+from bichat.events.keys import register
+from bichat.events.keys.store import KeyStore
 from bichat.projections import erasures, versions
 from bichat.projections.read_model import Build
 

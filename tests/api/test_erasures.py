@@ -1,4 +1,4 @@
-"""Ops forget a person: the key is destroyed, the text is gone everywhere, the log stays whole; holds refuse."""
+"""Ops forget a person: the key is destroyed, the text gone, the log stays whole; holds refuse."""
 
 from __future__ import annotations
 

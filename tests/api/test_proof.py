@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from bichat.audit import offline
-from bichat.events.signing import Signatory
+from bichat.events.proof.signing import Signatory
 from tests.api.conftest import Api
 from tests.api.talk import ask, write
 from tests.api.test_refusals import check

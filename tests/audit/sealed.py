@@ -14,10 +14,11 @@ from psycopg import Connection
 
 from bichat.commands.command import Command
 from bichat.commands.dialogue import AddMessage, RenameDialogue
-from bichat.events import schema, sealing
+from bichat.events import schema
 from bichat.events.ledger import Ledger
+from bichat.events.proof import sealing
+from bichat.events.proof.signing import Signatory
 from bichat.events.seal import GENESIS, Place, chain
-from bichat.events.signing import Signatory
 from bichat.projections.proof import Single, single
 from tests.examples import DIALOGUE, OTHER_TENANT, TENANT, by, opened, question, start, writing
 

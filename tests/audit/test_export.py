@@ -20,8 +20,8 @@ from bichat.audit.prover import Prover
 from bichat.errors import NotFound
 from bichat.errors.unusable import NotProven
 from bichat.events.codec import State
+from bichat.events.proof.seals import leaf
 from bichat.events.seal import GENESIS, Place, chain
-from bichat.events.seals import leaf
 from tests.audit.sealed import END, OTHER, Log, sealed
 from tests.examples import DIALOGUE, OTHER_TENANT, TENANT
 

@@ -18,9 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bichat.errors.unusable import WrongSetting
-from bichat.events import merkle, schema, sealing, seals
-from bichat.events.seals import Seal
-from bichat.events.signing import Signatory, public_key, written
+from bichat.events import schema
+from bichat.events.proof import merkle, sealing, seals
+from bichat.events.proof.seals import Seal
+from bichat.events.proof.signing import Signatory, public_key, written
 from bichat.workers import sealing as loop
 from tests.audit.sealed import Log
 from tests.examples import by, opened, start, writing

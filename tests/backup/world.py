@@ -22,9 +22,10 @@ from bichat.commands.dialogue import AddMessage, RenameDialogue
 from bichat.commands.execute import Executor, Once
 from bichat.commands.forgetting import Forgetting
 from bichat.deltas import Deltas
-from bichat.events import chains, schema, sealing
+from bichat.events import schema
 from bichat.events.envelope import Actor
-from bichat.events.signing import Signatory
+from bichat.events.proof import chains, sealing
+from bichat.events.proof.signing import Signatory
 from bichat.events.slices import between
 from bichat.projections.processes import Database
 from tests.examples import MASTER_KEY, TENANT, by, opened, question, start, writing
@@ -120,7 +121,9 @@ def rows(url: str, table: str, upto: int | None = None) -> list[Any]:
 def sound(url: str, fence: int) -> int:
     """How many streams there are; their chains and seals are right."""
     with psycopg.connect(url) as connection:
-        found = [one for part in between(()) for one in chains.check(connection, part, fence)]
+        found = [
+            one for part in between(()) for one in chains.check(connection, part, chains.Coverage(fence))
+        ]
     assert [one.wrong for one in found if one.wrong] == []
     return len(found)
 

@@ -24,10 +24,11 @@ from bichat.commands.person import OrderErasure, PlaceHold
 from bichat.commands.reply import CompleteReply
 from bichat.deltas import Deltas
 from bichat.errors import BeingForgotten, KeyReused, Refused, UnderHold
-from bichat.events import finding, register
+from bichat.events import finding
 from bichat.events.dialogue import MessageAdded, TextErased
 from bichat.events.envelope import Actor
-from bichat.events.keys import KeyStore
+from bichat.events.keys import register
+from bichat.events.keys.store import KeyStore
 from bichat.events.ledger import Ledger
 from bichat.events.person import NOBODY, ErasureOrdered, PersonErased, stream_of
 from bichat.workers import erasures
@@ -130,12 +131,12 @@ def test_the_steps_leave_facts_in_every_dialogue_and_in_the_persons_stream(
 
 
 STEPS = {
-    "asked": "bichat.events.register.ask",
+    "asked": "bichat.events.keys.register.ask",
     "ordered in the log": "bichat.commands.execute.Executor.execute",
-    "ordered": "bichat.events.register.ordered",
+    "ordered": "bichat.events.keys.register.ordered",
     "void": "bichat.events.ledger.Ledger.void",
     "told": "bichat.commands.forgetting.Forgetting._tell",
-    "destroyed": "bichat.events.register.destroy",
+    "destroyed": "bichat.events.keys.register.destroy",
     "finished": "bichat.commands.forgetting.Forgetting._silence",
     "silenced": "bichat.deltas.Deltas.forget",
 }

@@ -11,7 +11,7 @@ from cryptography.exceptions import InvalidTag
 from uuid_utils.compat import uuid7
 
 from bichat.errors.unusable import WrongMasterKey
-from bichat.events.keys import KeyStore
+from bichat.events.keys.store import KeyStore
 from tests.examples import MASTER_KEY, QUESTION, TENANT
 
 WRAPPED = bytes.fromhex(

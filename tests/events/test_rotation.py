@@ -15,12 +15,12 @@ from uuid_utils.compat import uuid7
 from bichat.commands.dialogue import AddMessage
 from bichat.errors import LogUnavailable
 from bichat.errors.unusable import KeysMissing, WrongMasterKey
-from bichat.events import register, rotation
 from bichat.events.dialogue import MessageAdded
 from bichat.events.envelope import Actor
-from bichat.events.keys import KeyStore
+from bichat.events.keys import register, rotation
+from bichat.events.keys.store import KeyStore
 from bichat.events.ledger import Ledger
-from bichat.events.signing import Signatory
+from bichat.events.proof.signing import Signatory
 from tests.examples import MASTER_KEY, OTHER_TENANT, TENANT, by, opened, question, start, writing
 
 OTHER_KEY = bytes(range(32, 64))

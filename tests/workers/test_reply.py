@@ -18,7 +18,6 @@ from bichat.commands.dialogue import CancelReply, DeleteDialogue, EraseText, Ret
 from bichat.commands.reply import StartReply
 from bichat.deltas import Deltas
 from bichat.doorbell import Doorbell
-from bichat.events import data_keys
 from bichat.events.dialogue import (
     Asked,
     MessageAdded,
@@ -30,6 +29,7 @@ from bichat.events.dialogue import (
     ReplyStarted,
 )
 from bichat.events.envelope import Fact
+from bichat.events.keys import data_keys
 from bichat.model import canonical
 from bichat.shown import rebuild
 from bichat.workers.attempts import SILENT

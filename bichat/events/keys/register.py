@@ -13,9 +13,9 @@ from psycopg.rows import class_row
 from uuid_utils.compat import uuid7
 
 from bichat.errors import LogUnavailable
-from bichat.events import data_keys
 from bichat.events.envelope import Actor
-from bichat.events.keys import KeyStore
+from bichat.events.keys import data_keys
+from bichat.events.keys.store import KeyStore
 
 
 class Erasure(Struct, frozen=True, kw_only=True):

@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from msgspec import Struct
 
 from bichat.errors.unusable import WrongSetting
-from bichat.events.keys import KeyStore
-from bichat.events.seals import Seal
+from bichat.events.keys.store import KeyStore
+from bichat.events.proof.seals import Seal
 
 _NEWEST = (
     "select public_key, master, wrapped from bichat_keys.signing_keys where wrapped is not null"

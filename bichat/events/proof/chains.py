@@ -12,10 +12,10 @@ from msgspec import Struct
 from psycopg import Connection
 from psycopg.rows import tuple_row
 
-from bichat.events.diagnosis import AHEAD, Diagnosis, Evidence, Link, diagnose
 from bichat.events.envelope import Actor
+from bichat.events.proof.diagnosis import AHEAD, Diagnosis, Evidence, Link, diagnose
+from bichat.events.proof.seals import Leaf, leaf
 from bichat.events.seal import GENESIS
-from bichat.events.seals import Leaf, leaf
 from bichat.events.slices import Slice
 
 _FETCHED, _BYTES = 512, 16_000_000
@@ -50,7 +50,7 @@ class Checked(Struct, frozen=True):
     wrong: Diagnosis | None
 
 
-class Sealed(Struct, frozen=True):
+class Coverage(Struct, frozen=True):
     """How far the log is sealed; something is wrong with the seals that are `broken`."""
 
     fence: int
@@ -59,7 +59,7 @@ class Sealed(Struct, frozen=True):
 
 
 def check(
-    connection: Connection[Any], slice_: Slice, sealed: Sealed, tenant: UUID | None = None
+    connection: Connection[Any], slice_: Slice, sealed: Coverage, tenant: UUID | None = None
 ) -> Iterator[Checked]:
     """Each stream of a slice, in order. Within the caller's transaction, in bounded memory."""
     values = {**slice_.range, "tenant": tenant}
@@ -107,7 +107,7 @@ _doer = msgspec.json.Decoder(_Doer)
 class _Stream:
     """One stream, checked from its first event on until something is wrong."""
 
-    def __init__(self, stream_id: UUID, leaves: Sequence[Leaf], sealed: Sealed) -> None:
+    def __init__(self, stream_id: UUID, leaves: Sequence[Leaf], sealed: Coverage) -> None:
         self._id, self._newest, self._log = stream_id, leaves[-1] if leaves else None, sealed
         self._leaves: dict[int, list[Leaf]] = {}
         for one in leaves:

@@ -9,8 +9,8 @@ from uuid import UUID
 from msgspec import Struct
 
 from bichat.events import envelope
+from bichat.events.proof.seals import Leaf, leaf
 from bichat.events.seal import GENESIS, Place, chain
-from bichat.events.seals import Leaf, leaf
 
 AHEAD = 200
 """Events after the bad one that are looked at for an explanation."""

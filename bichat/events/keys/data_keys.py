@@ -9,7 +9,7 @@ from uuid import UUID
 import psycopg
 from uuid_utils.compat import uuid7
 
-from bichat.events.masters import Masters
+from bichat.events.keys.masters import Masters
 
 Person = tuple[UUID, str]
 """Tenant and user."""

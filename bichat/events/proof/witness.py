@@ -7,10 +7,10 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from bichat.events import merkle
-from bichat.events.diagnosis import What
-from bichat.events.seals import FIRST, Stored
-from bichat.events.signing import Remembered, SetBack, written
+from bichat.events.proof import merkle
+from bichat.events.proof.diagnosis import What
+from bichat.events.proof.seals import FIRST, Stored
+from bichat.events.proof.signing import Remembered, SetBack, written
 
 
 class Finding(Struct, frozen=True, kw_only=True, omit_defaults=True):

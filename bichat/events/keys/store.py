@@ -14,9 +14,9 @@ from eventsourcing.application import LRUCache
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from bichat.errors import BeingForgotten, LogUnavailable
-from bichat.events import data_keys
-from bichat.events.data_keys import Person, Row
-from bichat.events.masters import Masters
+from bichat.events.keys import data_keys
+from bichat.events.keys.data_keys import Person, Row
+from bichat.events.keys.masters import Masters
 from bichat.events.seal import PersonKey
 
 T = TypeVar("T")

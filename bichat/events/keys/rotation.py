@@ -9,8 +9,9 @@ from uuid import UUID
 
 from psycopg import Connection
 
-from bichat.events import data_keys, signing
-from bichat.events.keys import KeyStore
+from bichat.events.keys import data_keys
+from bichat.events.keys.store import KeyStore
+from bichat.events.proof import signing
 
 Progress = Callable[[str, int, int], None]
 

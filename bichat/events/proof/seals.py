@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from psycopg import Connection
 from psycopg.rows import tuple_row
 
-from bichat.events import merkle
+from bichat.events.proof import merkle
 
 FIRST = bytes(32)
 """What the first seal names as the one before."""

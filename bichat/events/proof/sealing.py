@@ -10,9 +10,9 @@ from typing import Any
 
 from psycopg import Connection
 
-from bichat.events import merkle, seals
-from bichat.events.seals import FIRST, Leaf, Seal, Stored, leaf
-from bichat.events.signing import Anchor, Signatory
+from bichat.events.proof import merkle, seals
+from bichat.events.proof.seals import FIRST, Leaf, Seal, Stored, leaf
+from bichat.events.proof.signing import Anchor, Signatory
 
 EVENTS = 100_000
 """Under one seal, at most: about 1 s of work, and 40 MB."""
