@@ -91,6 +91,11 @@ def test_what_happened_is_listed_with_who_and_when(told: UUID, environ: dict[str
     assert [e["version"] for e in only] == [8]
 
 
+def test_that_everything_was_checked_is_nobodys_event(told: UUID, environ: dict[str, str]) -> None:
+    printed(environ, "verify", "--jobs", "1")
+    assert str(told) in printed(environ, "events", "--json")  # of the only tenant there is
+
+
 def test_the_feed_shows_readings_too(told: UUID, environ: dict[str, str]) -> None:
     few = run(environ, "events", "--limit", 3)
     assert "There are more than 3" in few.stderr

@@ -22,6 +22,9 @@ BYTES = 16_000_000
 """Read at once of what may be long."""
 NO_END = 2**63 - 1
 
+INSTALLATION = UUID(int=0)
+"""In whose stream it is recorded that the whole log was checked, of which nothing is shown."""
+
 
 class TenantLog:
     """Reads rows under row-level security; raises `Unavailable` kinds."""
@@ -87,7 +90,7 @@ def tenant_of(connection: Connection[Any], stream_id: UUID) -> UUID | None:
 
 def only_tenant(connection: Connection[Any]) -> UUID | None:
     """The tenant of everything in the log; None when there are several, or nothing."""
-    rows = connection.execute(_block("tenants")).fetchall()
+    rows = connection.execute(_block("tenants"), {"zeros": INSTALLATION}).fetchall()
     return rows[0][0] if len(rows) == 1 else None
 
 

@@ -60,6 +60,6 @@ select bichat.position_at(%(moment)s);
 select tenant_id from bichat.stored_events where originator_id = %s order by originator_version limit 1;
 
 -- name: tenants
--- Two of them, if there are two.
-(select tenant_id from bichat.stored_events order by tenant_id limit 1)
-union (select tenant_id from bichat.stored_events order by tenant_id desc limit 1);
+-- Two of them, if there are two. Under zeros it is recorded that the whole log was checked.
+(select tenant_id from bichat.stored_events where tenant_id > %(zeros)s order by tenant_id limit 1)
+union (select tenant_id from bichat.stored_events where tenant_id > %(zeros)s order by tenant_id desc limit 1);

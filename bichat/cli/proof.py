@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from bichat.projections.processes import Database
     from bichat.projections.proof import Single, Verdict
 
-INSTALLATION = UUID(int=0)
-"""In whose stream it is recorded that the whole log was checked, of which nothing is shown."""
-
 
 @audit.command()
 @click.argument("stream_id", metavar="[ID]", type=click.UUID, required=False)
@@ -119,6 +116,7 @@ def _verify_one(
 def _verify_all(
     db: Database, tenant_id: UUID | None, trusted: frozenset[bytes] | None, jobs: int | None, *, as_json: bool
 ) -> bool:
+    from bichat.audit.log import INSTALLATION
     from bichat.projections import proof
     from bichat.projections.processes import Pool, cores
 
