@@ -52,10 +52,19 @@ def said(log: Connection[Any]) -> Said:
             with suppress(EventUnreadable):  # it was so before
                 event = mapper.to_domain_event(stored_row(columns), blind=True)
                 if isinstance(event.fact, ErasureOrdered):
+                    _supersede(found, event)
                     found.ordered[event.fact.erasure_id] = event
                 elif isinstance(event.fact, PersonErased):
                     found.done[event.fact.erasure_id] = event
     return found
+
+
+def _supersede(found: Said, order: Event) -> None:
+    """An order that comes before the one of its person is done is of a restore, and takes its place."""
+    before = [i for i, one in found.ordered.items() if one.stream_id == order.stream_id]
+    for erasure_id in before:
+        if erasure_id not in found.done:
+            del found.ordered[erasure_id]
 
 
 def has_events(log: Connection[Any]) -> bool:
@@ -70,6 +79,8 @@ def settle(known: Said, keys: Connection[Any]) -> int:
     What the register has and the log does not know is open again; returns how many that are.
     """
     keys.execute(statement("agree", "destroy"), (known.void,))
+    for block, ids in (("drop", known.ordered), ("ordered", known.ordered), ("destroyed", known.done)):
+        keys.execute(statement("agree", block), (list(ids),))
     for erasure_id, event in known.ordered.items():
         done, fact = known.done.get(erasure_id), event.fact
         at, erased = done and done.recorded_at, done and done.fact

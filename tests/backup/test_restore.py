@@ -12,11 +12,15 @@ import pytest
 from bichat.backup.dump import back_up
 from bichat.backup.restore import restore
 from bichat.commands.execute import Executor
+from bichat.commands.person import OrderErasure
 from bichat.errors.backup import (
     RestoreRefused,
     RestoreUnfinished,
 )
 from bichat.events import schema
+from bichat.events.envelope import Actor
+from bichat.events.keys import register
+from bichat.events.person import ErasureOrdered, PersonErased, stream_of
 from bichat.projections.processes import Database
 from tests.backup.world import (
     KEPT,
@@ -35,7 +39,7 @@ from tests.backup.world import (
     talk,
     write,
 )
-from tests.examples import MASTER_KEY, by, opened, start, writing
+from tests.examples import MASTER_KEY, TENANT, by, opened, start, writing
 from tests.projections.test_rebuild import follow
 
 
@@ -166,3 +170,47 @@ def test_who_came_back_and_was_backed_up_since_is_not_forgotten_again(
     assert done.forgotten == 0
     assert not says(there.url, SECRET)
     assert says(there.url, "Scrumdiddlyumptious")
+
+
+def test_an_erasure_that_was_under_way_in_the_backup_does_not_block_a_later_one(
+    made: Path, log: str, there: Database, redis_url: str, tmp_path: Path
+) -> None:
+    store = there.keys_url
+    with opened(log, store) as ledger, writing(ledger) as executor:
+        entry = register.ask(ledger.keys, TENANT, "anna", Actor("user", "olga"))
+        order = OrderErasure(tenant_id=TENANT, user_id="anna", erasure_id=entry.erasure_id)
+        asyncio.run(executor.execute(order, by("olga")))
+    back_up(log, tmp_path / "c", quiet)
+    forget(log, store, redis_url)
+    with opened(log, store) as ledger, writing(ledger) as executor:
+        asyncio.run(talk(executor, "Scrumdiddlyumptious", "anna"))
+    forget(log, store, redis_url)
+    assert again(there, tmp_path / "c").forgotten == 1
+    with opened(there.url, store) as ledger, writing(ledger) as executor:
+        facts = [type(event.fact) for event in ledger.read(stream_of(TENANT, "anna"))]
+        assert facts == [ErasureOrdered, ErasureOrdered, PersonErased]
+        asyncio.run(talk(executor, "Snozzcumber", "anna"))
+    with psycopg.connect(store) as connection:  # as when the register was lost with the keys store
+        connection.execute("delete from bichat_keys.erasures")
+    back_up(there.url, tmp_path / "d", quiet)
+    with psycopg.connect(there.url) as connection:
+        connection.execute("drop schema bichat cascade")
+    assert again(there, tmp_path / "d").forgotten == 0  # the first was done with the second
+    with opened(there.url, store) as ledger:
+        assert ledger.keys.person(TENANT, "anna")
+    assert not says(there.url, SECRET)
+
+
+def test_what_was_asked_and_never_ordered_does_not_hide_an_erasure_that_was(
+    made: Path, log: str, there: Database, redis_url: str
+) -> None:
+    store = there.keys_url
+    forget(log, store, redis_url)
+    with opened(log, store) as ledger:
+        register.ask(ledger.keys, TENANT, "anna", Actor("user", "olga"))  # and died
+    again(there, made)
+    with opened(there.url, store) as ledger:
+        assert [type(event.fact) for event in ledger.read(stream_of(TENANT, "anna"))] == [
+            ErasureOrdered, PersonErased,
+        ]  # fmt: skip
+        assert register.under_way(ledger.keys, 0) == []

@@ -88,6 +88,11 @@ def test_who_is_being_forgotten_cannot_be_held_any_more() -> None:
 def test_what_a_backup_brought_back_is_forgotten_again_hold_or_not() -> None:
     again = told(OrderErasure, erasure_id=ERASURE, restored=True)
     assert decide(person(PLACED), again, by("ops")) == [ORDERED]
+    before = ErasureOrdered(user_id="anna", erasure_id=OTHER)
+    assert decide(person(before), again, by("ops")) == [ORDERED]  # that one was done, but not here
+    both = person(before, ORDERED, ERASED)
+    assert both.erasing is None
+    assert decide(both, told(FinishErasure, erasure_id=OTHER, dialogues=1, keys=1), by("ops")) == []
 
 
 def test_each_step_is_done_once() -> None:
