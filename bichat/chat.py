@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import time
-import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
 import httpx
+
+from bichat.terminal import printable
 
 PATIENCE = httpx.Timeout(10, read=30)
 """Seconds; a stream that is alive says something every 15."""
@@ -202,11 +203,6 @@ def parsed(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
         elif "data" in event:
             yield {**json.loads(event["data"]), "id": event.get("id")}
             event = {}
-
-
-def printable(text: str) -> str:
-    """Without control characters: a model must not steer the terminal."""
-    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
 
 
 def _problem(response: httpx.Response) -> str:

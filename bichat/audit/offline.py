@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import BinaryIO, NoReturn, TypeVar
+from itertools import islice
+from typing import Any, BinaryIO, NoReturn, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -13,19 +14,30 @@ from msgspec import Struct
 
 from bichat.audit.exported import VERSION, Ending, Line, Manifest, encoded
 from bichat.errors.unusable import NotProven
-from bichat.events.codec import StoredRow
+from bichat.events.codec import DEEPEST, StoredRow, decoded
 from bichat.events.history import AuditEvent, audit_events
 from bichat.events.proof import merkle
 from bichat.events.proof.seals import Seal, leaf
 from bichat.events.recorder import stored_row
 from bichat.events.seal import GENESIS, SALT, Place, Sealed, chain
+from bichat.terminal import line as one_line
 
 LONGEST = 64_000_000
 """Bytes of a line: more is no event."""
 
+LONGEST_NAME = 100
+"""Characters of a name in the file that are told."""
+FIELDS = 5
+"""That are named, at most."""
+
 _LONGEST_TYPE = 1000
 
 T = TypeVar("T", Manifest, Line, Ending)
+
+_encode = msgspec.json.Encoder().encode
+_DECODERS: dict[type, msgspec.json.Decoder[Any]] = {
+    kind: msgspec.json.Decoder(kind) for kind in (Manifest, Line, Ending)
+}
 
 
 class Proven(Struct, frozen=True, kw_only=True):
@@ -112,7 +124,7 @@ class _Reader:
         if not line.endswith(b"\n"):
             self._refuse("the file ends in the middle of it")
         try:
-            found = msgspec.json.decode(line, type=kind)
+            found: T = decoded(_DECODERS[kind], line, DEEPEST + 10)
             same = encoded(found) == line[:-1]
         except (msgspec.MsgspecError, UnicodeError, ValueError, RecursionError):
             self._refuse(f"it is not {_NAMES[kind]}")
@@ -133,8 +145,10 @@ class _Reader:
         revealed = _Revealed(line)
         row = _row(manifest, event, state, self._hash, hash_)
         (told,) = audit_events([row], revealed)
-        if told != event:
-            self._refuse(f"it shows what was not stored: {', '.join(_differing(told, event))}")
+        if _encode(told) != _encode(event):  # in Python, 1 == True == 1.0
+            self._refuse(
+                f"it shows what was not stored: {', '.join(islice(_differing(told, event), FIELDS))}"
+            )
         if len(line.proof.salts) != revealed.opened:
             self._refuse("it has salts that prove nothing")
         self._hash = hash_
@@ -168,12 +182,20 @@ def _row(manifest: Manifest, event: AuditEvent, state: bytes, previous: bytes, h
 
 
 def _differing(told: AuditEvent, event: AuditEvent) -> Iterator[str]:
-    for name in told.__struct_fields__:
-        if getattr(told, name) != getattr(event, name):
-            ours, theirs = getattr(told, name), getattr(event, name)
-            if name == "data" and isinstance(ours, dict) and isinstance(theirs, dict):
-                keys = [key for key in sorted(ours | theirs) if ours.get(key) != theirs.get(key)]
-                fields = [key for key in keys if key != "erased"] or keys
-                yield from (f"data.{key[:100]}" for key in fields)
-            else:
+    ours, theirs = msgspec.to_builtins(told), msgspec.to_builtins(event)
+    for name in _unlike(ours, theirs):
+        both = ours.get(name), theirs.get(name)
+        if name == "data" and isinstance(both[0], dict) and isinstance(both[1], dict):
+            keys = list(_unlike(*both))
+            fields = [key for key in keys if key != "erased"] or keys
+            yield from (f"data.{one_line(key, LONGEST_NAME)}" for key in fields)
+            if not keys:  # in another order
                 yield name
+        else:
+            yield name
+
+
+def _unlike(ours: dict[str, Any], theirs: dict[str, Any]) -> Iterator[str]:
+    for key in ours | theirs:
+        if key not in ours or key not in theirs or _encode(ours[key]) != _encode(theirs[key]):
+            yield key

@@ -24,6 +24,7 @@ from bichat.cli.rotation import rotate
 from bichat.config import Config
 from bichat.errors import BichatError
 from bichat.errors.unusable import NobodyServes, WrongSetting
+from bichat.terminal import line
 
 LOCAL_TENANT = UUID("00000000-0000-7000-8000-000000000001")
 """Whose dialogues `serve` and `chat` show on one's own machine."""
@@ -40,7 +41,7 @@ def main() -> None:
     try:
         bichat()
     except BichatError as error:
-        click.echo(f"bichat: {error}", err=True)
+        click.echo(f"bichat: {line(str(error), 1000)}", err=True)
         sys.exit(1)
 
 

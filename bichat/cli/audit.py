@@ -13,7 +13,8 @@ import msgspec
 from bichat.cli.auditing import Moment, read
 from bichat.cli.output import as_json, json_text, table
 from bichat.cli.play import play
-from bichat.cli.showing import attempt_told, dialogue_told, line
+from bichat.cli.showing import attempt_told, dialogue_told
+from bichat.terminal import line
 
 if TYPE_CHECKING:
     from bichat.audit.auditor import Auditor

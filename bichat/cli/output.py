@@ -20,6 +20,7 @@ from tqdm import tqdm
 from bichat import config, logs
 from bichat.errors import BichatError
 from bichat.errors.unusable import RebuildRuns
+from bichat.terminal import printable
 
 EVERY = 5.0
 """Seconds between two lines about one step, where there is no terminal to draw a bar on."""
@@ -53,7 +54,7 @@ def json_text(value: object) -> str:
 
 
 def _row(row: dict[str, Any]) -> dict[str, str]:
-    return {name: "-" if value in (None, "") else str(value) for name, value in row.items()}
+    return {name: "-" if value in (None, "") else printable(str(value)) for name, value in row.items()}
 
 
 class Progress:

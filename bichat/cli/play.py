@@ -13,7 +13,8 @@ from uuid import UUID
 import click
 
 from bichat.cli.auditing import read
-from bichat.cli.showing import ERASED, clock, label, line, said
+from bichat.cli.showing import ERASED, clock, label, said
+from bichat.terminal import line
 
 if TYPE_CHECKING:
     from bichat.audit.auditor import Auditor

@@ -11,6 +11,7 @@ import click
 from bichat.cli import database
 from bichat.cli.output import Progress, as_json, table, told
 from bichat.errors import NotFound
+from bichat.terminal import line
 
 if TYPE_CHECKING:
     from bichat.projections.read_model import ReadModel
@@ -148,7 +149,8 @@ def _show(reports: list[Report], *, as_json: bool) -> None:
             click.echo(f"\n{report.build}: {report.unsettled} dialogues were not compared: their text cannot")
             click.echo("be opened any more, and their erasure was not yet in the log, or in the build.")
         for parked in report.undigestible:
-            click.echo(f"\n{report.build}: {parked.dialogue_id} version {parked.version}: {parked.error}")
+            where = f"{parked.dialogue_id} version {parked.version}"
+            click.echo(f"\n{report.build}: {where}: {line(parked.error)}")
 
 
 def _clipped(row: dict[str, Any] | None, column: str) -> str:

@@ -15,6 +15,7 @@ from bichat.cli import database
 from bichat.cli.audit import audit
 from bichat.cli.keys import keys
 from bichat.cli.output import Progress, as_json, table
+from bichat.terminal import line
 
 if TYPE_CHECKING:
     from bichat.audit.offline import Proven
@@ -184,7 +185,7 @@ def _show_one(found: Single, *, as_json: bool) -> None:
         table([_plain(found) | {"valid": not found.findings, "unsealed": unsealed}], as_json=True)
         return
     for finding in found.findings:
-        click.echo(finding)
+        click.echo(line(str(finding), 1000))
     click.echo(f"{found.events:,} events of {found.stream_id}: {_word(not found.findings)}")
     _show_sealed(found.seal, found.sealed, unsealed)
 
@@ -207,7 +208,7 @@ def _show_all(found: Verdict, *, as_json: bool) -> None:
         table([_plain(found) | {"valid": found.valid, "events_per_second": round(rate)}], as_json=True)
         return
     for finding in found.findings:
-        click.echo(finding)
+        click.echo(line(str(finding), 1000))
     told = sum(1 for finding in found.findings if finding.stream_id)
     if found.bad_streams > told:
         click.echo(f"and {found.bad_streams - told} streams more")

@@ -73,7 +73,7 @@ def _age(since: timedelta) -> timedelta:
 
 def _error(one: Unanswered) -> str:
     """In one line, as a model's server that we do not know may have worded it."""
-    from bichat.chat import printable
+    from bichat.terminal import printable
 
     text = " ".join(printable(": ".join(filter(None, (one.code, one.plain_detail)))).split())
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"

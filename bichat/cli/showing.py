@@ -6,7 +6,7 @@ from datetime import datetime
 from textwrap import indent
 from typing import TYPE_CHECKING
 
-from bichat.chat import printable
+from bichat.terminal import line, printable
 
 if TYPE_CHECKING:
     from bichat.audit.attempts import Attempt
@@ -14,12 +14,6 @@ if TYPE_CHECKING:
     from bichat.events.transcript import Dialogue, Message, Turn
 
 ERASED = "[erased]"
-
-
-def line(text: str, longest: int = 200) -> str:
-    """In one line, cut if it is long."""
-    one = " ".join(printable(text).split())
-    return one if len(one) <= longest else f"{one[: longest - 1]}…"
 
 
 def said(text: str | None) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -21,7 +21,10 @@ from bichat.events import envelope
 from bichat.events.envelope import Actor, Cause, Event, Fact, Metadata
 from bichat.events.seal import PersonKey, Place, blank_fields, chain, open_fields, seal_fields
 
+T = TypeVar("T")
 Find = Callable[[UUID], PersonKey | None]
+DEEPEST = 100
+"""Levels of what is stored: much less than Python can follow, wherever it is asked to."""
 _VALUE = re.compile("value '.*'", re.DOTALL)
 """What msgspec quotes: it may be a person's words, where they do not belong."""
 
@@ -156,9 +159,29 @@ def stored_state(row: StoredRow) -> State:
     """What is in `state`; decoded once: keys of a batch are looked up before its events are opened."""
     known = vars(row)
     if "decoded" not in known:
-        known["decoded"] = _decoder.decode(row.state)
+        known["decoded"] = decoded(_decoder, row.state)
     state: State = known["decoded"]
     return state
+
+
+def decoded(decoder: msgspec.json.Decoder[T], stored: bytes, deepest: int = DEEPEST) -> T:
+    """What the JSON says; raises `msgspec.DecodeError` also for what is nested more deeply than `deepest`."""
+    try:
+        if stored.count(b"[") + stored.count(b"{") > deepest and _levels(stored) > deepest:
+            raise msgspec.DecodeError("it is nested too deeply")
+        return decoder.decode(stored)
+    except RecursionError:  # with what is on the stack already
+        raise msgspec.DecodeError("it is nested too deeply") from None
+
+
+def _levels(stored: bytes) -> int:
+    level, levels = [msgspec.json.decode(stored)], 0
+    while level:
+        inside = (
+            one.values() if isinstance(one, dict) else one for one in level if isinstance(one, (dict, list))
+        )
+        level, levels = [value for values in inside for value in values], levels + 1
+    return levels
 
 
 def key_ids(row: StoredRow) -> set[UUID]:

@@ -12,11 +12,13 @@ from msgspec import Struct
 from psycopg import Connection
 from psycopg.rows import tuple_row
 
+from bichat.events.codec import decoded
 from bichat.events.envelope import Actor
-from bichat.events.proof.diagnosis import AHEAD, Diagnosis, Evidence, Link, diagnose
+from bichat.events.proof.diagnosis import AHEAD, LONGEST, Diagnosis, Evidence, Link, diagnose
 from bichat.events.proof.seals import Leaf, leaf
 from bichat.events.seal import GENESIS
 from bichat.events.slices import Slice
+from bichat.terminal import line
 
 _FETCHED, _BYTES = 512, 16_000_000
 """Rows read at once, and about how long they may be together."""
@@ -139,9 +141,13 @@ class _Stream:
 
     def _beside(self, before: Link | None, link: Link) -> Diagnosis | None:
         """The columns that are in no hash, as far as something tells what they should be."""
-        actor = _actor(link)
+        try:
+            by = decoded(_doer, link.state).by
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return Diagnosis(link.version, "changed", "what it says is nothing that bichat writes")
+        actor = by.id if by.kind == "user" else None
         if actor != link.actor:
-            reason = f"its column actor is {link.actor}, though {actor or 'no person'} caused it"
+            reason = f"its column actor is {_cut(link.actor)}, though {_cut(actor) or 'no person'} caused it"
             return Diagnosis(link.version, "changed", reason)
         if before and link.position <= before.position:
             reason = "its position is not after that of the version before: positions were changed"
@@ -197,10 +203,5 @@ def _fits(before: Link | None, link: Link) -> bool:
     return link.version == before.version + 1 and link.fits(before.hash)
 
 
-def _actor(link: Link) -> str | None:
-    """Who caused it, if that was a person: the column is told so by the append."""
-    try:
-        by = _doer.decode(link.state).by
-    except msgspec.MsgspecError:
-        return link.actor  # it was hashed like this: nothing says what the column should be
-    return by.id if by.kind == "user" else None
+def _cut(actor: str | None) -> str | None:
+    return actor and line(actor, LONGEST)

@@ -11,9 +11,12 @@ from msgspec import Struct
 from bichat.events import envelope
 from bichat.events.proof.seals import Leaf, leaf
 from bichat.events.seal import GENESIS, Place, chain
+from bichat.terminal import line
 
 AHEAD = 200
 """Events after the bad one that are looked at for an explanation."""
+LONGEST = 100
+"""Characters of a column that are told."""
 
 What = Literal[
     "changed", "removed", "inserted", "reordered", "truncated", "rewritten", "dialogue removed",
@@ -127,8 +130,8 @@ def _column(e: Evidence) -> Diagnosis | None:
     for name, values in _guesses(e):
         for value in values:
             if value != getattr(e.bad, name) and e.bad.fits(e.previous, **{name: value}):
-                now = getattr(e.bad, name)
-                return Diagnosis(e.version, "changed", f"its column {name} was {value}, and is {now}")
+                was, now = (line(str(one), LONGEST) for one in (value, getattr(e.bad, name)))
+                return Diagnosis(e.version, "changed", f"its column {name} was {was}, and is {now}")
     return None
 
 
