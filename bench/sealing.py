@@ -23,14 +23,14 @@ from tabulate import tabulate
 from uuid_utils.compat import uuid7
 
 from bench.writer import CALLERS, MASTER_KEY, ask, by
+from bichat.audit import rebuild, versions
 from bichat.commands.dialogue import AddMessage, StartDialogue
 from bichat.commands.execute import Executor
 from bichat.events import codec, schema
 from bichat.events.keys.store import KeyStore
 from bichat.events.ledger import Ledger
 from bichat.events.proof import sealing
-from bichat.events.proof.signing import Signatory
-from bichat.projections import proof, rebuild, versions
+from bichat.events.proof.signing import Signer
 from bichat.projections.processes import Database, Pool, cores
 from bichat.workers import sealing as loop
 
@@ -95,7 +95,7 @@ def append(url: str, seconds: float, *, sealer: bool = False) -> float:
     stop = threading.Event()
     with opened(url) as (ledger, executor), ExitStack() as stack:
         if sealer:
-            thread = threading.Thread(target=loop.run, args=(url, Signatory(ledger.keys), stop, 1.0))
+            thread = threading.Thread(target=loop.run, args=(url, Signer(ledger.keys), stop, 1.0))
             thread.start()
             stack.callback(thread.join)
             stack.callback(stop.set)
@@ -125,15 +125,15 @@ def sealed(url: str) -> tuple[int, float]:
     """Events, and seconds to seal them all."""
     with opened(url) as (ledger, _), schema.connect(url) as connection:
         started = time.perf_counter()
-        made = list(sealing.seal_all(connection, Signatory(ledger.keys)))
+        made = list(sealing.seal_all(connection, Signer(ledger.keys)))
         return sum(seal.events for seal in made), time.perf_counter() - started
 
 
-def verified(url: str, jobs: int) -> proof.Verdict:
+def verified(url: str, jobs: int) -> checking.Verdict:
     database = Database(url=url, keys_url=url, master_key=MASTER_KEY)
     pool = Pool(database, jobs)
     try:
-        return proof.verify(database, pool, QUIET)
+        return checking.verify(database, pool, QUIET)
     finally:
         pool.close()
 

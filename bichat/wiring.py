@@ -160,7 +160,7 @@ def run_projector(config: Config) -> None:
     _counted("projector", config)
     from bichat.commands.execute import Executor
     from bichat.events.feed import Feed
-    from bichat.events.proof.signing import Signatory
+    from bichat.events.proof.signing import Signer
     from bichat.workers import erasures, project, sealing
     from bichat.workers.rebuilds import Rebuilds
 
@@ -168,12 +168,12 @@ def run_projector(config: Config) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with _log(config, reads=False) as ledger, _doorbell(config) as doorbell, ExitStack() as stack:
-        signatory = Signatory(ledger.keys, config.bichat_signing_key)
+        signer = Signer(ledger.keys, config.bichat_signing_key)
         executor = Executor(ledger, on_commit=doorbell.ring)
         executor.start()
         stack.callback(executor.close)
         left = erasures.running(executor, _redis_url(config), stop)
-        with left, sealing.running(_url(config), signatory, stop):
+        with left, sealing.running(_url(config), signer, stop):
             project.run(_url(config), Feed(ledger.keys), doorbell, stop, Rebuilds(environment(config)))
 
 

@@ -17,11 +17,11 @@ from bichat.api.audit import AUDITOR, auditor
 from bichat.api.call import Call
 from bichat.api.problems import PRIVATE
 from bichat.api.schemas import Time
+from bichat.audit.checking import Single
 from bichat.audit.prover import Prover
 from bichat.errors import NotFound
 from bichat.events.proof import seals
 from bichat.events.proof.signing import written
-from bichat.projections.proof import Single
 
 NDJSON = "application/x-ndjson"
 _AT_ONCE = CapacityLimiter(4)

@@ -11,14 +11,14 @@ import psycopg
 from msgspec import Struct
 from psycopg import Connection
 
+from bichat.audit.checking import Single, single
 from bichat.audit.export import bind, expect_dialogue, export
 from bichat.errors import ReadsUnavailable
 from bichat.errors.unusable import DatabaseUnreachable
 from bichat.events import schema
 from bichat.events.keys.store import KeyStore
 from bichat.events.proof import sealing
-from bichat.events.proof.signing import Signatory
-from bichat.projections.proof import Single, single
+from bichat.events.proof.signing import Signer
 
 
 class Prover(Struct, frozen=True):
@@ -31,7 +31,7 @@ class Prover(Struct, frozen=True):
 
     def verify(self, dialogue_id: UUID, trusted: frozenset[bytes] | None = None) -> Single | None:
         """Checks its chain and its seals; `trusted`: whose signatures count, else of those known here."""
-        remembered = Signatory(self.keys).remembered()
+        remembered = Signer(self.keys).remembered()
         with self._connection() as connection:
             bind(connection, self.tenant_id)
             expect_dialogue(connection, dialogue_id)
@@ -40,7 +40,7 @@ class Prover(Struct, frozen=True):
     def export(self, dialogue_id: UUID) -> Generator[bytes, None, None]:
         """Its export, a few lines at a time; what is not sealed yet is sealed first, so that it is in it."""
         with self._connection() as connection:
-            for _ in sealing.seal_all(connection, Signatory(self.keys, self.signing_key)):
+            for _ in sealing.seal_all(connection, Signer(self.keys, self.signing_key)):
                 pass
             bind(connection, self.tenant_id)
             with closing(export(connection, self.keys, dialogue_id)) as lines:

@@ -18,7 +18,7 @@ from bichat.backup.manifest import Backup, Manifest
 from bichat.backup.sql import statement
 from bichat.errors.backup import RestoreRefused
 from bichat.events import schema
-from bichat.events.proof.signing import Signatory
+from bichat.events.proof.signing import Signer
 from bichat.projections import rebuild, versions
 from bichat.projections.processes import Database, cores
 from bichat.projections.verify import Progress
@@ -128,5 +128,5 @@ def _set_back(connection: Connection[Any], database: Database) -> int | None:
     kept = (connection.execute(statement("restores", "newest_seal")).fetchone() or (0,))[0]
     with closing(database.key_store()) as keys:
         keys.unlock()
-        gone = Signatory(keys).set_back(kept)
+        gone = Signer(keys).set_back(kept)
     return gone.lost if gone else None

@@ -18,11 +18,11 @@ from bichat.cli.output import Progress, as_json, table
 from bichat.terminal import line
 
 if TYPE_CHECKING:
+    from bichat.audit.checking import Single, Verdict
     from bichat.audit.offline import Proven
     from bichat.events.audit import Reading
     from bichat.events.proof.seals import Seal
     from bichat.projections.processes import Database
-    from bichat.projections.proof import Single, Verdict
 
 
 @audit.command()
@@ -86,11 +86,11 @@ def export(dialogue_id: UUID, tenant_id: UUID | None, output: str | None) -> Non
 @keys.command()
 def public() -> None:
     """Print the public key that checks the seals of this log: what `bichat audit verify --key` takes."""
-    from bichat.events.proof.signing import Signatory, written
+    from bichat.events.proof.signing import Signer, written
     from bichat.projections.processes import desk
 
     with database.opened() as db, database.watched(), desk(db) as here:
-        key = Signatory(here.keys, db.signing_key).key()
+        key = Signer(here.keys, db.signing_key).key()
     click.echo(written(key.public_key().public_bytes_raw()))
 
 
@@ -100,14 +100,14 @@ def public() -> None:
 def _verify_one(
     db: Database, stream_id: UUID, tenant_id: UUID | None, trusted: frozenset[bytes] | None, *, as_json: bool
 ) -> bool:
+    from bichat.audit.checking import single
     from bichat.errors import NotFound
-    from bichat.events.proof.signing import Signatory
+    from bichat.events.proof.signing import Signer
     from bichat.projections.processes import desk
-    from bichat.projections.proof import single
 
     _recorded(db, "verify", stream_id, tenant_id)
     with desk(db) as here:
-        found = single(here.connection, Signatory(here.keys).remembered(), stream_id, trusted)
+        found = single(here.connection, Signer(here.keys).remembered(), stream_id, trusted)
     if found is None:
         raise NotFound(what="stream")
     _show_one(found, as_json=as_json)
@@ -117,15 +117,15 @@ def _verify_one(
 def _verify_all(
     db: Database, tenant_id: UUID | None, trusted: frozenset[bytes] | None, jobs: int | None, *, as_json: bool
 ) -> bool:
+    from bichat.audit import checking
     from bichat.audit.log import INSTALLATION
-    from bichat.projections import proof
     from bichat.projections.processes import Pool, cores
 
     _record(db, "verify", tenant_id or INSTALLATION)
     pool = Pool(db, jobs or cores())
     try:
         with database.interruptible("check", "nothing of it is kept"), Progress() as progress:
-            found = proof.verify(db, pool, progress, tenant_id=tenant_id, trusted=trusted)
+            found = checking.verify(db, pool, progress, tenant_id=tenant_id, trusted=trusted)
     finally:
         pool.close()
     _show_all(found, as_json=as_json)

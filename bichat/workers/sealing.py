@@ -12,7 +12,7 @@ import psycopg
 from bichat.errors import BichatError
 from bichat.events import schema
 from bichat.events.proof import sealing
-from bichat.events.proof.signing import Signatory
+from bichat.events.proof.signing import Signer
 from bichat.logs import described
 
 EVERY = 60.0
@@ -21,12 +21,12 @@ EVERY = 60.0
 log = logging.getLogger(__name__)
 
 
-def run(database_url: str, signatory: Signatory, stop: threading.Event, every: float = EVERY) -> None:
+def run(database_url: str, signer: Signer, stop: threading.Event, every: float = EVERY) -> None:
     """Seals what is new until `stop` is set. What goes wrong is logged, and tried again the next time."""
     while True:
         try:
             with schema.connect(database_url) as connection:
-                for seal in sealing.seal_all(connection, signatory):
+                for seal in sealing.seal_all(connection, signer):
                     log.info("Sealed %d events: seal %d, root %s", seal.events, seal.number, seal.root.hex())
                     if stop.is_set():
                         return
@@ -39,9 +39,9 @@ def run(database_url: str, signatory: Signatory, stop: threading.Event, every: f
 
 
 @contextmanager
-def running(database_url: str, signatory: Signatory, stop: threading.Event) -> Iterator[None]:
+def running(database_url: str, signer: Signer, stop: threading.Event) -> Iterator[None]:
     """The loop in a thread of its own; ends within a second of `stop`, or what it does is undone."""
-    thread = threading.Thread(target=run, args=(database_url, signatory, stop), name="sealing", daemon=True)
+    thread = threading.Thread(target=run, args=(database_url, signer, stop), name="sealing", daemon=True)
     thread.start()
     try:
         yield

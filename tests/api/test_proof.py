@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from bichat.audit import offline
-from bichat.events.proof.signing import Signatory
+from bichat.events.proof.signing import Signer
 from tests.api.conftest import Api
 from tests.api.talk import ask, write
 from tests.api.test_refusals import check
@@ -61,7 +61,7 @@ def test_a_dialogue_is_checked_and_sealed_by_its_export(
     assert told.status_code == 200
     assert told.headers["content-type"].startswith("application/x-ndjson")
     assert told.headers["cache-control"] == "private, no-store"
-    known = Signatory(api.executor.ledger.keys).remembered().public_keys
+    known = Signer(api.executor.ledger.keys).remembered().public_keys
     proven = offline.check(io.BytesIO(told.content), known)
     assert (proven.events, proven.withheld, proven.head_hash) == (4, 0, before["head_hash"])
     after = carl.get(proof(asked[0])).json()

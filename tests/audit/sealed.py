@@ -12,14 +12,14 @@ import psycopg
 from msgspec import Struct
 from psycopg import Connection
 
+from bichat.audit.checking import Single, single
 from bichat.commands.command import Command
 from bichat.commands.dialogue import AddMessage, RenameDialogue
 from bichat.events import schema
 from bichat.events.ledger import Ledger
 from bichat.events.proof import sealing
-from bichat.events.proof.signing import Signatory
+from bichat.events.proof.signing import Signer
 from bichat.events.seal import GENESIS, Place, chain
-from bichat.projections.proof import Single, single
 from tests.examples import DIALOGUE, OTHER_TENANT, TENANT, by, opened, question, start, writing
 
 OTHER = UUID("01a00000-0000-7000-8000-00000000000e")
@@ -34,8 +34,8 @@ class Log(Struct, frozen=True):
     ledger: Ledger
 
     @property
-    def signatory(self) -> Signatory:
-        return Signatory(self.ledger.keys)
+    def signer(self) -> Signer:
+        return Signer(self.ledger.keys)
 
     def execute(self, *commands: Command, tenant: UUID = TENANT) -> None:
         async def all_of_them() -> None:
@@ -47,10 +47,10 @@ class Log(Struct, frozen=True):
 
     def seal(self) -> None:
         with schema.connect(self.url) as connection:
-            assert list(sealing.seal_all(connection, self.signatory))
+            assert list(sealing.seal_all(connection, self.signer))
 
     def check(self, stream_id: UUID = DIALOGUE, **given: Any) -> Single:
-        remembered = self.signatory.remembered()
+        remembered = self.signer.remembered()
         with psycopg.connect(self.url, autocommit=True) as connection:
             found = single(connection, remembered, stream_id, **given)
         assert found

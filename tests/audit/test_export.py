@@ -85,7 +85,7 @@ def exported(log: Log, **given: Any) -> bytes:
 
 
 def trusted(log: Log) -> frozenset[bytes]:
-    return log.signatory.remembered().public_keys
+    return log.signer.remembered().public_keys
 
 
 def check(log: Log, data: bytes) -> Proven:

@@ -21,7 +21,7 @@ from bichat.errors.unusable import WrongSetting
 from bichat.events import schema
 from bichat.events.proof import merkle, sealing, seals
 from bichat.events.proof.seals import Seal
-from bichat.events.proof.signing import Signatory, public_key, written
+from bichat.events.proof.signing import Signer, public_key, written
 from bichat.workers import sealing as loop
 from tests.audit.sealed import Log
 from tests.examples import by, opened, start, writing
@@ -52,21 +52,21 @@ def covered(log: Log) -> tuple[int, int]:
 
 def test_a_log_without_news_is_not_sealed(log: Log) -> None:
     with schema.connect(log.url) as connection:
-        assert sealing.seal(connection, log.signatory) is None
+        assert sealing.seal(connection, log.signer) is None
         log.execute(start())
-        assert sealing.seal(connection, log.signatory)
-        assert sealing.seal(connection, log.signatory) is None
+        assert sealing.seal(connection, log.signer)
+        assert sealing.seal(connection, log.signer) is None
 
 
 def test_a_long_log_gets_several_seals_that_name_each_other(log: Log) -> None:
     log.execute(*(start() for _ in range(6)))
     with schema.connect(log.url) as connection:
-        while sealing.seal(connection, log.signatory, most=5):
+        while sealing.seal(connection, log.signer, most=5):
             pass
     made = everything(log)
     assert [(s.number, s.events) for s in made] == [(1, 5), (2, 5), (3, 2)]
     assert [b.previous for b in made] == [bytes(32), made[0].hash, made[1].hash]
-    anchor = log.signatory.remembered().anchor
+    anchor = log.signer.remembered().anchor
     assert anchor
     assert (anchor.number, anchor.hash) == (3, made[2].hash)
     assert covered(log) == (12, 12)
@@ -78,7 +78,7 @@ def test_sealers_beside_each_other_while_others_write_skip_nothing(log: Log) -> 
     def seal() -> None:
         with schema.connect(log.url) as connection:
             while not done.is_set():
-                sealing.seal(connection, log.signatory, most=7)
+                sealing.seal(connection, log.signer, most=7)
 
     def write() -> None:
         with opened(log.url) as ledger, writing(ledger) as executor:
@@ -96,7 +96,7 @@ def test_sealers_beside_each_other_while_others_write_skip_nothing(log: Log) -> 
         for one in sealers:
             one.result()
     with schema.connect(log.url) as connection:
-        list(sealing.seal_all(connection, log.signatory))
+        list(sealing.seal_all(connection, log.signer))
     made = everything(log)
     assert [s.number for s in made] == [*range(1, len(made) + 1)]
     assert all(b.previous == a.hash and b.position > a.position for a, b in pairwise(made))
@@ -109,17 +109,17 @@ def test_a_sealer_that_ended_before_the_anchor_is_made_up_for(
 ) -> None:
     log.execute(start())
 
-    def killed(self: Signatory, seal: Seal) -> None:
+    def killed(self: Signer, seal: Seal) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, schema.connect(log.url) as connection:
-        patched.setattr(Signatory, "anchor", killed)
+        patched.setattr(Signer, "anchor", killed)
         with suppress(KeyboardInterrupt):
-            sealing.seal(connection, log.signatory)
-    assert log.signatory.remembered().anchor is None
+            sealing.seal(connection, log.signer)
+    assert log.signer.remembered().anchor is None
     with schema.connect(log.url) as connection:
-        assert sealing.seal(connection, log.signatory) is None
-    anchor = log.signatory.remembered().anchor
+        assert sealing.seal(connection, log.signer) is None
+    anchor = log.signer.remembered().anchor
     assert anchor
     assert anchor.number == 1
 
@@ -129,7 +129,7 @@ def test_the_loop_seals_and_outlives_what_goes_wrong(log: Log, caplog: pytest.Lo
     caplog.set_level("INFO")
     with psycopg.connect(log.url, autocommit=True) as connection:
         connection.execute("alter table bichat.seals rename to away")
-        thread = threading.Thread(target=loop.run, args=(log.url, log.signatory, stop, 0.05))
+        thread = threading.Thread(target=loop.run, args=(log.url, log.signer, stop, 0.05))
         thread.start()
         log.execute(start())
         while "The log was not sealed" not in caplog.text:
@@ -144,19 +144,19 @@ def test_the_loop_seals_and_outlives_what_goes_wrong(log: Log, caplog: pytest.Lo
 
 def test_the_key_is_made_once_and_kept_wrapped_or_given(log: Log) -> None:
     with ThreadPoolExecutor(4) as pool:
-        made = {key.private_bytes_raw() for key in pool.map(lambda _: log.signatory.key(), range(4))}
+        made = {key.private_bytes_raw() for key in pool.map(lambda _: log.signer.key(), range(4))}
     assert len(made) == 1
     with psycopg.connect(log.url) as connection:
         row = connection.execute("select wrapped from bichat_keys.signing_keys").fetchone()
     assert row
     assert made.pop() not in row[0]
     mine = Ed25519PrivateKey.generate()
-    signatory = Signatory(log.ledger.keys, mine.private_bytes_raw())
-    assert signatory.key().private_bytes_raw() == mine.private_bytes_raw()
-    assert len(log.signatory.remembered().public_keys) == 2
+    signer = Signer(log.ledger.keys, mine.private_bytes_raw())
+    assert signer.key().private_bytes_raw() == mine.private_bytes_raw()
+    assert len(log.signer.remembered().public_keys) == 2
     log.execute(start())
     with schema.connect(log.url) as connection:
-        made_by = sealing.seal(connection, signatory)
+        made_by = sealing.seal(connection, signer)
     assert made_by
     assert made_by.public_key == mine.public_key().public_bytes_raw()
     assert made_by.is_signed([made_by.public_key])

@@ -8,7 +8,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from bichat.projections import proof
+from bichat.audit import checking
 from bichat.projections.processes import Database, Pool
 from tests.audit.sealed import END, OTHER, SEALED, Log, hash_anew, sealed
 from tests.examples import DIALOGUE, MASTER_KEY, OTHER_TENANT, start
@@ -125,9 +125,9 @@ def tamper(log: Log, statements: list[str]) -> None:
             assert connection.execute(statement.encode()).rowcount > 0, statement
 
 
-def whole(log: Log) -> proof.Verdict:
+def whole(log: Log) -> checking.Verdict:
     database = Database(url=log.url, keys_url=log.url, master_key=MASTER_KEY)
-    return proof.verify(database, Pool(database, 1), lambda step, done, total: None)
+    return checking.verify(database, Pool(database, 1), lambda step, done, total: None)
 
 
 def test_what_nobody_touched_is_valid_and_what_is_not_sealed_is_told(log: Log) -> None:
@@ -188,7 +188,7 @@ def test_a_dialogue_put_among_what_is_sealed_is_found(log: Log) -> None:
 
 
 def test_a_seal_by_another_key_is_forged_and_a_given_key_decides(log: Log) -> None:
-    known = log.signatory.remembered().public_keys
+    known = log.signer.remembered().public_keys
     assert not log.check(trusted=known).findings
     found = log.check(trusted=frozenset([bytes(32)])).findings
     assert [(f.what, f.seal) for f in found] == [("seal forged", 1), ("seal forged", 2)]
@@ -204,7 +204,7 @@ def test_after_seals_were_cut_off_numbers_go_on_and_the_gap_stays(log: Log) -> N
 
 def test_seals_that_went_with_a_restore_are_no_tampering(log: Log) -> None:
     tamper(log, TAMPERINGS["log and seals cut off"][0])
-    assert log.signatory.set_back(1)
+    assert log.signer.set_back(1)
     assert whole(log).valid
     log.execute(start())
     log.seal()

@@ -25,7 +25,7 @@ from bichat.deltas import Deltas
 from bichat.events import schema
 from bichat.events.envelope import Actor
 from bichat.events.proof import chains, sealing
-from bichat.events.proof.signing import Signatory
+from bichat.events.proof.signing import Signer
 from bichat.events.slices import between
 from bichat.projections.processes import Database
 from tests.examples import MASTER_KEY, TENANT, by, opened, question, start, writing
@@ -71,7 +71,7 @@ def back_up_log(url: str, path: Path) -> Path:
 
 def seal(url: str, store: str) -> None:
     with opened(url, store) as ledger, schema.connect(url) as connection:
-        assert list(sealing.seal_all(connection, Signatory(ledger.keys)))
+        assert list(sealing.seal_all(connection, Signer(ledger.keys)))
 
 
 def forget(url: str, store: str, redis_url: str, user: str = "anna") -> None:

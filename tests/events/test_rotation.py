@@ -14,13 +14,13 @@ from uuid_utils.compat import uuid7
 
 from bichat.commands.dialogue import AddMessage
 from bichat.errors import LogUnavailable
-from bichat.errors.unusable import KeysMissing, WrongMasterKey
+from bichat.errors.unusable import KeysDamaged, KeysMissing, WrongMasterKey
 from bichat.events.dialogue import MessageAdded
 from bichat.events.envelope import Actor
 from bichat.events.keys import register, rotation
 from bichat.events.keys.store import KeyStore
 from bichat.events.ledger import Ledger
-from bichat.events.proof.signing import Signatory
+from bichat.events.proof.signing import Signer
 from tests.examples import MASTER_KEY, OTHER_TENANT, TENANT, by, opened, question, start, writing
 
 OTHER_KEY = bytes(range(32, 64))
@@ -93,7 +93,7 @@ def test_nobody_who_is_being_forgotten_or_was_gets_a_key(keys: KeyStore) -> None
 
 def test_another_master_wraps_all_and_the_old_one_opens_nothing(keys: KeyStore, database_url: str) -> None:
     ids = [keys.person(TENANT, f"p{n}").key_id for n in range(3)]
-    signs = Signatory(keys).key().public_key()
+    signs = Signer(keys).key().public_key()
     both = KeyStore(database_url, OTHER_KEY, MASTER_KEY)
     both.unlock()
     made = both.person(TENANT, "before").key_id  # by the old one, as long as others know no other
@@ -105,7 +105,7 @@ def test_another_master_wraps_all_and_the_old_one_opens_nothing(keys: KeyStore, 
     new = KeyStore(database_url, OTHER_KEY)
     new.unlock()
     assert all(new.by_id(key_id) for key_id in [*ids, made])
-    assert Signatory(new).key().public_key() == signs
+    assert Signer(new).key().public_key() == signs
     new.close()
     late = KeyStore(database_url, MASTER_KEY)
     with pytest.raises(WrongMasterKey):
@@ -143,6 +143,34 @@ def test_a_change_of_masters_that_was_broken_off_needs_both_and_goes_on(
     assert masters(database_url) == (1, 1)
     again.close()
     both.close()
+
+
+def test_a_damaged_key_is_named_and_keeps_no_other_from_the_new_master(
+    keys: KeyStore, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rotation, "_CHUNK", 2)
+    ids = [keys.person(TENANT, f"p{n}").key_id for n in range(5)]
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "update bichat_keys.data_keys set wrapped = substr(wrapped, 2) where user_id in ('p0', 'p1')"
+        )
+    both = KeyStore(database_url, OTHER_KEY, MASTER_KEY)
+    both.unlock()
+    with pytest.raises(KeysDamaged) as told:
+        rotation.rewrap(both, unsaid)
+    assert all(f"{ids[n]} of 'p{n}' of tenant {TENANT}" in str(told.value) for n in (0, 1))
+    assert str(ids[2]) not in str(told.value)
+    assert masters(database_url) == (2, 2)  # as nobody knows which of them opened it
+    for n in (0, 1):
+        gone = register.ordered(both, register.ask(both, TENANT, f"p{n}", Actor("user", "olga")))
+        register.destroy(both, gone, 0, [])
+    assert rotation.rewrap(both, unsaid) == 0
+    assert masters(database_url) == (1, 1)
+    both.close()
+    new = KeyStore(database_url, OTHER_KEY)
+    new.unlock()
+    assert all(new.by_id(key_id) for key_id in ids[2:])
+    new.close()
 
 
 def test_a_master_that_is_taken_back_wraps_again(keys: KeyStore, database_url: str) -> None:

@@ -12,7 +12,7 @@ from psycopg import Connection
 
 from bichat.events.proof import merkle, seals
 from bichat.events.proof.seals import FIRST, Leaf, Seal, Stored, leaf
-from bichat.events.proof.signing import Anchor, Signatory
+from bichat.events.proof.signing import Anchor, Signer
 
 EVENTS = 100_000
 """Under one seal, at most: about 1 s of work, and 40 MB."""
@@ -39,40 +39,40 @@ select * from unnest(%b::uuid[], %b::uuid[], %b::bigint[], %b::bigint[], %b::byt
 log = logging.getLogger(__name__)
 
 
-def seal(connection: Connection[Any], signatory: Signatory, most: int = EVENTS) -> Seal | None:
+def seal(connection: Connection[Any], signer: Signer, most: int = EVENTS) -> Seal | None:
     """Seals the next events, `most` at most; None when there are none. In autocommit mode.
 
     Position order is commit order, so up to the last position that is seen there will be nothing new.
     Waits 10 s at most for another sealer, then raises `psycopg.errors.LockNotAvailable`.
     """
     with _alone(connection):
-        newest, remembered = seals.newest(connection), signatory.remembered()
+        newest, remembered = seals.newest(connection), signer.remembered()
         if (
             newest
             and not _is_behind(newest, remembered.anchor)
             and newest.seal.is_signed(remembered.public_keys)
         ):
-            signatory.anchor(newest.seal)  # whoever sealed it ended before that
+            signer.anchor(newest.seal)  # whoever sealed it ended before that
         with connection.transaction():
             connection.execute("set transaction isolation level repeatable read")
-            new = _next(connection, newest, remembered.anchor, signatory, most)
+            new = _next(connection, newest, remembered.anchor, signer, most)
         if new:
-            signatory.anchor(new)
+            signer.anchor(new)
         return new
 
 
-def seal_all(connection: Connection[Any], signatory: Signatory) -> Iterator[Seal]:
+def seal_all(connection: Connection[Any], signer: Signer) -> Iterator[Seal]:
     """Seals everything that is in the log now, in as many seals as it takes."""
     row = connection.execute("select bichat.head()").fetchone()
     head, newest = row[0] if row else 0, seals.newest(connection)
     position = newest.seal.position if newest else 0
-    while position < head and (new := seal(connection, signatory)):
+    while position < head and (new := seal(connection, signer)):
         yield new
         position = new.position
 
 
 def _next(
-    connection: Connection[Any], newest: Stored | None, anchor: Anchor | None, signatory: Signatory, most: int
+    connection: Connection[Any], newest: Stored | None, anchor: Anchor | None, signer: Signer, most: int
 ) -> Seal | None:
     after = newest.seal.position if newest else 0
     row = connection.execute(_NEXT, (after, most)).fetchone()
@@ -81,7 +81,7 @@ def _next(
     heads = connection.execute(_HEADS, (after, row[0]), binary=True).fetchall()
     number, previous = _before(newest, anchor)
     leaves = [Leaf(s, t, version, number + 1, leaf(t, s, version, hash_)) for s, t, version, hash_ in heads]
-    key = signatory.key()
+    key = signer.key()
     new = Seal(
         number=number + 1, position=row[0], events=row[1], streams=len(leaves), at=datetime.now(UTC),
         root=merkle.root([one.leaf for one in leaves]), previous=previous,

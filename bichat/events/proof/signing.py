@@ -61,7 +61,7 @@ class Remembered(Struct, frozen=True):
     set_backs: tuple[SetBack, ...] = ()
 
 
-class Signatory:
+class Signer:
     """Signs in the name of this installation: with the key `given`, else with one that the keys store has."""
 
     def __init__(self, keys: KeyStore, given: bytes | None = None) -> None:

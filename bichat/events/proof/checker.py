@@ -29,7 +29,7 @@ class Finding(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return f"{self.stream_id} version {self.version}: {self.what}: {self.reason}"
 
 
-class Witness:
+class Checker:
     """Told every seal in order; `newest` is the last one that it was told."""
 
     def __init__(self, remembered: Remembered, trusted: frozenset[bytes] | None = None) -> None:

@@ -13,9 +13,9 @@ from psycopg import Connection
 from bichat.events import slices
 from bichat.events.proof import chains, seals
 from bichat.events.proof.chains import Coverage
+from bichat.events.proof.checker import Checker, Finding
 from bichat.events.proof.seals import Seal
-from bichat.events.proof.signing import Remembered, Signatory
-from bichat.events.proof.witness import Finding, Witness
+from bichat.events.proof.signing import Remembered, Signer
 from bichat.events.slices import Slice
 from bichat.projections.processes import Database, Desk, Pool, desk
 from bichat.projections.sql import statement
@@ -98,17 +98,17 @@ def verify(
     """Checks every stream, or a tenant's, and every seal. `trusted`: whose signatures count."""
     began = time.perf_counter()
     with desk(database) as here:
-        remembered = Signatory(here.keys).remembered()  # before the log is looked at: its seals are newer
+        remembered = Signer(here.keys).remembered()  # before the log is looked at: its seals are newer
         with snapshot(here.connection):
-            witness = Witness(remembered, trusted)
-            of_seals = list(_of_seals(here.connection, witness, progress))
-            sealed = _sealed(witness, of_seals)
+            checker = Checker(remembered, trusted)
+            of_seals = list(_of_seals(here.connection, checker, progress))
+            sealed = _sealed(checker, of_seals)
             parts = list(_parts(here.connection, pool, progress, sealed, tenant_id))
     found = sorted((f for part in parts for f in part.findings), key=lambda f: str(f.stream_id))
     return Verdict(
         events=sum(part.events for part in parts), streams=sum(part.streams for part in parts),
-        unsealed=sum(part.unsealed for part in parts), seals=witness.count,
-        seal=witness.newest.seal if witness.newest else None, bad_streams=sum(part.bad for part in parts),
+        unsealed=sum(part.unsealed for part in parts), seals=checker.count,
+        seal=checker.newest.seal if checker.newest else None, bad_streams=sum(part.bad for part in parts),
         findings=of_seals[:SHOWN] + found[:SHOWN], seconds=round(time.perf_counter() - began, 3),
     )  # fmt: skip
 
@@ -122,11 +122,11 @@ def single(
     At one moment, which has to be later than that at which `remembered` was read.
     """
     with snapshot(connection):
-        over = [n for (n,) in connection.execute(statement("proof", "seals_over"), (stream_id,))]
-        witness = Witness(remembered, trusted)
-        of_seals = list(witness.check(seals.read(connection, over)))
+        over = [n for (n,) in connection.execute(_sql("seals_over"), (stream_id,))]
+        checker = Checker(remembered, trusted)
+        of_seals = list(checker.check(seals.read(connection, over)))
         only = Slice(0, stream_id, None, only=(stream_id,))
-        one = next(chains.check(connection, only, _sealed(witness, of_seals)), None)
+        one = next(chains.check(connection, only, _sealed(checker, of_seals)), None)
         newest = seals.numbered(connection, one.seal) if one else None
         if one and one.wrong is None and not of_seals:
             of_seals = list(_unfit(connection, one.seal))
@@ -150,13 +150,13 @@ def _unfit(connection: Connection[Any], after: int) -> Iterator[Finding]:
         yield Finding(what="seal changed", seal=number, reason=reason)
 
 
-def _sealed(witness: Witness, found: list[Finding]) -> Coverage:
-    fence = witness.newest.seal.position if witness.newest else 0
+def _sealed(checker: Checker, found: list[Finding]) -> Coverage:
+    fence = checker.newest.seal.position if checker.newest else 0
     return Coverage(fence, frozenset(one.seal for one in found if one.seal))
 
 
-def _of_seals(connection: Connection[Any], witness: Witness, progress: Progress) -> Iterator[Finding]:
-    row = connection.execute(statement("proof", "count_seals")).fetchone()
+def _of_seals(connection: Connection[Any], checker: Checker, progress: Progress) -> Iterator[Finding]:
+    row = connection.execute(_sql("count_seals")).fetchone()
     total = row[0] if row else 0
 
     def told() -> Iterator[seals.Stored]:
@@ -164,13 +164,13 @@ def _of_seals(connection: Connection[Any], witness: Witness, progress: Progress)
             yield one
             progress("seals", number, total)
 
-    return witness.check(told())
+    return checker.check(told())
 
 
 def _parts(
     connection: Connection[Any], pool: Pool, progress: Progress, sealed: Coverage, tenant_id: UUID | None
 ) -> Iterator[_Part]:
-    row = connection.execute(statement("proof", "count"), {"tenant": tenant_id}).fetchone()
+    row = connection.execute(_sql("count"), {"tenant": tenant_id}).fetchone()
     total = row[0] if row else 0
     shared = connection.execute(statement("verify", "export")).fetchone()
     assert shared  # noqa: S101 - a function has a value
@@ -190,3 +190,7 @@ def _finding(one: chains.Checked) -> Finding | None:
         what=one.wrong.what, reason=one.wrong.reason, stream_id=one.stream_id, tenant_id=one.tenant_id,
         version=one.wrong.version,
     )  # fmt: skip
+
+
+def _sql(block: str) -> bytes:
+    return statement("checking", block, "bichat.audit")
