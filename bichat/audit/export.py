@@ -94,13 +94,15 @@ class _Held:
 
     def __init__(self, rows: Sequence[StoredRow], keys: KeyStore) -> None:
         ids = {key_id for row in rows for key_id in key_ids(row)}
-        keys.prepare_ids(ids)
-        self._keys = {key_id: keys.by_id(key_id) for key_id in ids}
+        self._damaged = keys.prepare_ids(ids)
+        self._keys = {key_id: keys.by_id(key_id) for key_id in ids - self._damaged}
 
     def prepare_ids(self, key_ids: Iterable[UUID], /) -> None:
         pass
 
     def by_id(self, key_id: UUID, /) -> PersonKey | None:
+        if key_id in self._damaged:
+            raise InvalidTag
         return self._keys.get(key_id)
 
 

@@ -25,6 +25,7 @@ from bichat.errors import (
 from bichat.events.codec import Draft, StoredRow
 from bichat.events.envelope import Fact, has_text
 from bichat.events.keys.data_keys import Person
+from bichat.events.keys.store import DAMAGED
 from bichat.events.ledger import Ledger, Stream
 from bichat.events.recorder import Group, Receipt
 from bichat.events.seal import PersonKey
@@ -52,6 +53,7 @@ class Batch:
         self._ledger, self._now = ledger, now
         keys = list({key for job in jobs if (key := job.key())})
         self._known = ledger.refresh(held, keys)
+        self._damaged: set[Person] = set()
         self._keys_asked = self._prepare_keys(jobs)
         self._keys_taken: set[tuple[UUID, str, str]] = set()
         self._pending: dict[UUID, _Pending] = {}
@@ -74,7 +76,8 @@ class Batch:
         stream = pending.after if pending else self._known.streams[stream_id]
         try:
             if job.once and key and (left := self._known.receipts.get(key)):
-                job.future.set_result(replay(job.once, left, self._ledger.keys.by_id(key_of(left))))
+                key_of_it = self._ledger.keys.held_by_id(key_of(left))
+                job.future.set_result(replay(job.once, left, key_of_it))
                 return
             facts = decide(stream.state, job.command, job.by)
             if job.if_match is not None and job.if_match != stream.head.version:
@@ -170,17 +173,16 @@ class Batch:
     def _prepare_keys(self, jobs: list[Job]) -> bool:
         """Has the keys of everybody concerned at hand: nobody waits for a key in the middle of a batch.
 
-        Whether they could be asked for: then who has none is being forgotten.
+        Whether they could be asked for: then who has none is being forgotten, or it is damaged.
         """
-        persons = set[Person]()
+        keys = self._ledger.keys
         for job in jobs:
-            persons |= self._persons(job)
-            if (
-                job.tries > 1
-            ):  # who loses again and again may do so because the key that it seals with is void
-                self._ledger.keys.forget(self._persons(job))
+            # Who loses again and again may do so because the key that it seals with is void.
+            if job.tries > 1:
+                keys.forget(self._persons(job))
         with suppress(LogUnavailable):  # then only those whose key is not held have to be refused
-            self._ledger.keys.prepare(persons)
+            self._damaged = keys.prepare({person for job in jobs for person in self._persons(job)})
+            keys.prepare_ids(key_of(left) for left in self._known.receipts.values())
             return True
         return False
 
@@ -194,11 +196,13 @@ class Batch:
 
     def _key(self, tenant_id: UUID, user_id: str) -> PersonKey:
         key = self._ledger.keys.held((tenant_id, user_id))
-        if key is None and self._keys_asked:
+        if key:
+            return key
+        if (tenant_id, user_id) in self._damaged:
+            raise LogUnavailable(reason=DAMAGED)
+        if self._keys_asked:
             raise BeingForgotten()
-        if key is None:
-            raise LogUnavailable(reason="the data keys cannot be reached")
-        return key
+        raise LogUnavailable(reason="the data keys cannot be reached")
 
     def _receipt(self, job: Job, outcome: Outcome) -> Receipt | None:
         if job.once is None:

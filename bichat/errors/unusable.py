@@ -85,6 +85,10 @@ class KeysMissing(Unusable):
     """The log has events, but its keys store is empty: check KEYS_DATABASE_URL, or `bichat keys restore`."""
 
 
+class KeysDamaged(Unusable):
+    """Damaged keys were not wrapped again, so both master keys are still needed (erase their people): {named}"""
+
+
 class SecretsLost(Unusable):
     """{path} is gone with the master key: put it back, or give BICHAT_MASTER_KEY and BICHAT_JWT_SECRET."""
 

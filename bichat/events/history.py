@@ -65,11 +65,14 @@ class AuditEvent(Struct, frozen=True, kw_only=True):
 class Openers(Protocol):
     """Where the keys are that open text, or what stands for them."""
 
-    def prepare_ids(self, key_ids: Iterable[UUID], /) -> None:
+    def prepare_ids(self, key_ids: Iterable[UUID], /) -> object:
         """Told which will be asked for."""
 
     def by_id(self, key_id: UUID, /) -> Opener | None:
-        """What opens text that was sealed with this key; None when there is nothing."""
+        """What opens text that was sealed with this key; None when there is nothing.
+
+        Raises `InvalidTag` when it is damaged.
+        """
 
 
 def chained_row(columns: Sequence[Any]) -> StoredRow:

@@ -132,7 +132,10 @@ def blank_fields(data: dict[str, Any], kind: Kind) -> dict[str, Any]:
 def _open(sealed: Sealed, name: str, place: Place, find: Callable[[UUID], Opener | None]) -> str | None:
     if sealed.scheme != SCHEME:
         raise place.unreadable(f"the field {name} has the unknown scheme {sealed.scheme}")
-    key = find(sealed.key_id)
+    try:
+        key = find(sealed.key_id)
+    except InvalidTag:  # it may come back: nobody is told that the text is erased
+        raise place.unreadable(f"the key of the field {name} is damaged") from None
     if key is None:
         return None
     try:

@@ -27,8 +27,9 @@ from bichat.errors import (
     Stopping,
 )
 from bichat.events.dialogue_state import NOTHING
+from bichat.events.keys import rotation
 from bichat.events.ledger import Ledger, Stream
-from tests.examples import NOON, by, opened, question, start, writing
+from tests.examples import NOON, TENANT, by, opened, question, start, writing
 
 
 @pytest.fixture
@@ -238,6 +239,31 @@ def test_keys_that_cannot_be_reached_refuse_only_those_who_need_a_new_one(
     told = gather(add(executor, command.dialogue_id), executor.execute(start(user="new"), by("new")))
     assert told[0].version == 3
     assert isinstance(told[1], LogUnavailable)
+
+
+def test_nobody_waits_for_the_key_of_a_receipt_while_others_are_decided(
+    executor: Executor, database_url: str
+) -> None:
+    once, other = Once("key", b"same"), Once("other", b"same")
+    command = start()
+    gather(executor.execute(command, by(), once=once))
+    for away in (False, True):
+        with opened(database_url) as later:
+            rotation.renew(later.keys, rotation.now(later.keys), None, None, lambda *_: None)
+            later.keys.prepare([(TENANT, "anna")])  # the new one, which is not what the receipt names
+            say = AddMessage(dialogue_id=command.dialogue_id, messages=(question(),))
+            jobs = [Job(command, by(), once, None, Future()), Job(say, by(), other, None, Future())]
+            if away:
+                later.keys.close()
+            batch = Batch(later, {command.dialogue_id: Stream(NOTHING)}, jobs, NOON)
+            later.keys.close()  # who asks it now does so in the middle of the batch
+            for job in jobs:
+                batch.decide(job)
+            if away:
+                assert isinstance(jobs[0].future.exception(1), LogUnavailable)
+            else:
+                assert jobs[0].future.result(1).replayed
+            assert not jobs[1].future.done()  # it is to be appended
 
 
 def test_a_queue_that_is_full_says_so_at_once(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import psycopg
 import pytest
-from cryptography.exceptions import InvalidTag
 from uuid_utils.compat import uuid7
 
+from bichat.commands.dialogue import AddMessage
+from bichat.commands.execute import Once
+from bichat.errors import EventUnreadable, LogUnavailable
 from bichat.errors.unusable import WrongMasterKey
 from bichat.events.keys.store import KeyStore
-from tests.examples import MASTER_KEY, QUESTION, TENANT
+from tests.examples import MASTER_KEY, QUESTION, TENANT, by, opened, question, start, writing
 
 WRAPPED = bytes.fromhex(
     "000102030405060708090a0bfa8cd1499c9f6b6cd3579fee0e374ac7df46992e8eba7033d8680ef3d262e48ca8f672d6aa244a07"
@@ -102,6 +106,50 @@ def test_a_wrapped_key_does_not_serve_another_person(keys: KeyStore, database_ur
         connection.execute("update bichat_keys.data_keys set user_id = 'eve'")
     fresh = KeyStore(database_url, MASTER_KEY)
     fresh.unlock()
-    with pytest.raises(InvalidTag):
+    with pytest.raises(LogUnavailable, match="damaged"):
         fresh.person(TENANT, "eve")
     fresh.close()
+
+
+@pytest.mark.parametrize(
+    "damage", ["substr(wrapped, 1, 3)", "set_byte(wrapped, 20, 255 - get_byte(wrapped, 20))"]
+)
+def test_a_damaged_key_harms_nobody_else_and_is_not_taken_for_a_destroyed_one(
+    database_url: str, damage: str
+) -> None:
+    with opened(database_url) as ledger, writing(ledger) as executor:
+        once = Once("key", b"a")
+        mine, theirs = start(), start(user="bob")
+        asyncio.run(executor.execute(mine, by(), once=once))
+        asyncio.run(executor.execute(theirs, by("bob"), once=once))
+        assert asyncio.run(executor.execute(mine, by(), once=once)).replayed
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            f"update bichat_keys.data_keys set wrapped = {damage} where user_id = 'anna'".encode()
+        )
+    with opened(database_url) as ledger, writing(ledger) as executor:
+        both: list[Any] = []
+
+        async def together() -> None:
+            said = [AddMessage(dialogue_id=c.dialogue_id, messages=(question(),)) for c in (mine, theirs)]
+            sent = [
+                (said[0], by(), None), (said[1], by("bob"), None),
+                (mine, by(), once), (theirs, by("bob"), once),
+            ]  # fmt: skip
+            both.extend(
+                await asyncio.gather(
+                    *(executor.execute(command, who, once=key) for command, who, key in sent),
+                    return_exceptions=True,
+                )
+            )
+
+        asyncio.run(together())
+        assert [isinstance(one, LogUnavailable) for one in both] == [True, False, True, False], both
+        assert "damaged" in str(both[0])
+        assert both[3].replayed
+        with pytest.raises(EventUnreadable, match="the key of the field label is damaged"):
+            ledger.read(mine.dialogue_id)
+        assert len(ledger.read(theirs.dialogue_id)) == 3
+        ledger.keys.prepare([(TENANT, "anna"), (TENANT, "carl")])
+        assert ledger.keys.held((TENANT, "carl"))
+    assert count(database_url, "data_keys") == 3  # anna got no other that would hide it

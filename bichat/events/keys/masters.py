@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 import psycopg
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from bichat.errors import LogUnavailable
@@ -61,7 +62,11 @@ class Masters:
 
     def unwrap(self, master: str, wrapped: bytes, place: bytes) -> bytes:
         """The secret; raises `InvalidTag` when it was changed or moved."""
-        return self._of(master).decrypt(wrapped[:_NONCE], wrapped[_NONCE:], place)
+        cipher = self._of(master)
+        try:
+            return cipher.decrypt(wrapped[:_NONCE], wrapped[_NONCE:], place)
+        except ValueError:  # too short even for a nonce
+            raise InvalidTag from None
 
     def _of(self, master: str) -> AESGCM:
         if found := self._wrappers.get(master):

@@ -7,8 +7,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from cryptography.exceptions import InvalidTag
+from msgspec import Struct
 from psycopg import Connection
 
+from bichat.errors.unusable import KeysDamaged
 from bichat.events.keys import data_keys
 from bichat.events.keys.store import KeyStore
 from bichat.events.proof import signing
@@ -42,46 +45,69 @@ def renew(
     return made
 
 
+class _Damaged(Struct):
+    """What no master key of these opens: it is left as it is."""
+
+    keys: dict[UUID, str] = {}
+    """Each with whose it is."""
+    signing: set[bytes] = set()
+
+    def __str__(self) -> str:
+        signing = [f"the signing key {signing_key.hex()}" for signing_key in sorted(self.signing)]
+        return "; ".join([*self.keys.values(), *signing])
+
+
 def rewrap(keys: KeyStore, progress: Progress) -> int:
     """Wraps everything with the newest master, and retires the others; how many keys that were.
 
-    It can be broken off at any time, and then both are needed until it was run again.
+    It can be broken off at any time, and then both are needed until it was run again. So it is when there
+    are damaged keys: raises `KeysDamaged` once all others are wrapped.
     """
-    done, newest = 0, keys.masters.newest
+    done, newest, damaged = 0, keys.masters.newest, _Damaged()
     with keys.connection() as connection:
         keys.masters.adopt(connection)
         row = connection.execute(_COUNT, (newest,)).fetchone()
         total = int(row[0]) if row else 0
-        while not _retired(connection, newest):
-            last = UUID(int=0)
-            while ids := _rewrap_some(connection, keys, last):
-                done, last = done + len(ids), ids[-1]
+        while not _retired(connection, newest, damaged):
+            last: UUID | None = UUID(int=0)
+            while last is not None:
+                wrapped, last = _rewrap_some(connection, keys, last, damaged)
+                done += wrapped
                 progress("wrapping", done, max(done, total))
-            done += _rewrap_signing(connection, keys)
+            done += _rewrap_signing(connection, keys, damaged)
+    if named := str(damaged):
+        raise KeysDamaged(named=named)
     return done
 
 
-def _rewrap_some(connection: Connection[Any], keys: KeyStore, after: UUID) -> list[UUID]:
-    newest = keys.masters.newest
+def _rewrap_some(
+    connection: Connection[Any], keys: KeyStore, after: UUID, damaged: _Damaged
+) -> tuple[int, UUID | None]:
+    """How many that were, and the last one looked at."""
+    newest, wrapped = keys.masters.newest, dict[UUID, bytes]()
     with connection.transaction():
         rows = connection.execute(_SOME, (newest, after, _CHUNK)).fetchall()
-        wrapped = [
-            _again(keys, master, old, data_keys.place_of(key_id, (tenant_id, user_id)))
-            for key_id, tenant_id, user_id, master, old in rows
-        ]
-        ids = [row[0] for row in rows]
-        connection.execute(_REWRAP, (newest, ids, wrapped))
-    return ids
+        for key_id, tenant_id, user_id, master, old in rows:
+            try:
+                wrapped[key_id] = _again(keys, master, old, data_keys.place_of(key_id, (tenant_id, user_id)))
+            except InvalidTag:
+                damaged.keys[key_id] = f"{key_id} of {user_id!r} of tenant {tenant_id}"
+        connection.execute(_REWRAP, (newest, list(wrapped), list(wrapped.values())))
+    return len(wrapped), rows[-1][0] if rows else None
 
 
-def _rewrap_signing(connection: Connection[Any], keys: KeyStore) -> int:
-    newest = keys.masters.newest
+def _rewrap_signing(connection: Connection[Any], keys: KeyStore, damaged: _Damaged) -> int:
+    newest, done = keys.masters.newest, 0
     with connection.transaction():
-        rows = connection.execute(_SIGNING, (newest,)).fetchall()
-        for public_key, master, old in rows:
-            wrapped = _again(keys, master, old, signing.place_of(public_key))
+        for public_key, master, old in connection.execute(_SIGNING, (newest,)).fetchall():
+            try:
+                wrapped = _again(keys, master, old, signing.place_of(public_key))
+            except InvalidTag:
+                damaged.signing.add(public_key)
+                continue
             connection.execute(_REWRAP_SIGNING, (newest, wrapped, public_key))
-    return len(rows)
+            done += 1
+    return done
 
 
 def _again(keys: KeyStore, master: str, wrapped: bytes, place: bytes) -> bytes:
@@ -89,18 +115,20 @@ def _again(keys: KeyStore, master: str, wrapped: bytes, place: bytes) -> bytes:
     return keys.masters.wrap(keys.masters.newest, secret, place)
 
 
-def _retired(connection: Connection[Any], newest: str) -> bool:
-    """Retires the other masters, if nothing is wrapped by them any more."""
+def _retired(connection: Connection[Any], newest: str, damaged: _Damaged) -> bool:
+    """Whether nothing but what is damaged is wrapped by the other masters: without that, retires them."""
     with connection.transaction():
         # Waits for whoever wraps with one of them right now.
         connection.execute("select from bichat_keys.master where fingerprint <> %s for update", (newest,))
-        if connection.execute(_LEFT, (newest, newest)).fetchone() == (True,):
+        left = (newest, list(damaged.keys), newest, list(damaged.signing))
+        if connection.execute(_LEFT, left).fetchone() == (True,):
             return False
-        connection.execute(
-            "update bichat_keys.master set retired_at = clock_timestamp()"
-            " where fingerprint <> %s and retired_at is null",
-            (newest,),
-        )
+        if not str(damaged):
+            connection.execute(
+                "update bichat_keys.master set retired_at = clock_timestamp()"
+                " where fingerprint <> %s and retired_at is null",
+                (newest,),
+            )
     return True
 
 
@@ -129,6 +157,8 @@ from unnest(%s::uuid[], %s::bytea[]) as n(key_id, wrapped) where k.key_id = n.ke
 _SIGNING = "select public_key, master, wrapped from bichat_keys.signing_keys where master <> %s for update"
 _REWRAP_SIGNING = "update bichat_keys.signing_keys set master = %s, wrapped = %s where public_key = %s"
 _LEFT = """
-select exists (select from bichat_keys.data_keys where master <> %s and wrapped is not null)
-    or exists (select from bichat_keys.signing_keys where master <> %s)
+select exists (
+    select from bichat_keys.data_keys
+    where master <> %s and wrapped is not null and key_id <> all(%s::uuid[]))
+or exists (select from bichat_keys.signing_keys where master <> %s and public_key <> all(%s::bytea[]))
 """

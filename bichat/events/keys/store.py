@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import psycopg
+from cryptography.exceptions import InvalidTag
 from eventsourcing.application import LRUCache
 from psycopg_pool import ConnectionPool, PoolTimeout
 
@@ -26,6 +27,7 @@ _LOOK = 1.0
 """Seconds between two looks at whether keys that are held were destroyed or superseded."""
 _SETTLED = 5.0
 """Seconds after a change in which the looks go on: what was read before it may have been put by after it."""
+DAMAGED = "the data key of this person is damaged"
 
 
 class KeyStore:
@@ -59,61 +61,85 @@ class KeyStore:
         self._watcher.start()
 
     def person(self, tenant_id: UUID, user_id: str) -> PersonKey:
-        """The key that seals this person's text now; made on first use. Raises `BeingForgotten`."""
+        """The key that seals this person's text now; made on first use.
+
+        Raises `BeingForgotten`, and `LogUnavailable` also for a damaged one.
+        """
         person = (tenant_id, user_id)
         if held := self.held(person):
             return held
-        self.prepare([person])
+        damaged = self.prepare([person])
         if held := self.held(person):
             return held
-        raise BeingForgotten()
+        raise LogUnavailable(reason=DAMAGED) if damaged else BeingForgotten()
 
     def held(self, person: Person) -> PersonKey | None:
         """The same, if `prepare` has brought it: never waits."""
         return _held(self._by_person, person)
 
-    def prepare(self, persons: Iterable[Person]) -> None:
+    def prepare(self, persons: Iterable[Person]) -> set[Person]:
         """Makes sure that each has a key and that it is held, in as few round trips as possible.
 
-        But for those who are being forgotten: nobody seals anything for them until that is done.
+        But for those who are being forgotten, as nobody seals anything for them until that is done, and
+        those whose key is damaged, whom it returns: another key would hide that.
         """
         missing = [person for person in set(persons) if not self.held(person)]
         if not missing:
-            return
+            return set()
         with self.connection() as connection:
             found = data_keys.newest(connection, missing)
             known = {(tenant_id, user_id) for _, tenant_id, user_id, *_ in found}
             if new := [person for person in missing if person not in known]:
                 data_keys.make(connection, self.masters, new)
                 found += data_keys.newest(connection, new)
-        for row in found:
-            key = self._opened(row)
-            self._by_person.put((row[1], row[2]), key)
-            self._by_id.put(key.key_id, key)
+        opened = {(row[1], row[2]): self._opened(row) for row in found}
+        for person, key in opened.items():
+            if key:
+                self._by_person.put(person, key)
+                self._by_id.put(key.key_id, key)
+        return {person for person, key in opened.items() if key is None}
 
     def by_id(self, key_id: UUID) -> PersonKey | None:
-        """The key that something was sealed with; `None` when it was destroyed."""
+        """The key that something was sealed with; `None` when it was destroyed.
+
+        Raises `InvalidTag` when it is damaged.
+        """
         if held := _held(self._by_id, key_id):
             return held
-        self.prepare_ids([key_id])
+        if self.prepare_ids([key_id]):
+            raise InvalidTag
         return _held(self._by_id, key_id)
 
-    def prepare_ids(self, key_ids: Iterable[UUID]) -> None:
-        """Fetches the keys that are not held, in one round trip; remembers those that are destroyed."""
+    def held_by_id(self, key_id: UUID) -> PersonKey | None:
+        """The same after `prepare_ids`: never waits. Raises `LogUnavailable` when that has not brought it."""
+        held = _held(self._by_id, key_id)
+        if held is None and not _held(self._gone, key_id):
+            raise LogUnavailable(reason="a data key that this needs is damaged or cannot be reached")
+        return held
+
+    def prepare_ids(self, key_ids: Iterable[UUID]) -> set[UUID]:
+        """Fetches the keys that are not held, in one round trip; remembers those that are destroyed.
+
+        Returns those that are damaged.
+        """
         missing = [i for i in set(key_ids) if not _held(self._by_id, i) and not _held(self._gone, i)]
         if not missing:
-            return
+            return set()
         with self.connection() as connection:
             rows = data_keys.living(connection, missing)
-        for row in rows:
-            self._by_id.put(row[0], self._opened(row))
-        for key_id in set(missing) - {row[0] for row in rows}:
+        opened = {row[0]: self._opened(row) for row in rows}
+        for key_id, key in opened.items():
+            if key:
+                self._by_id.put(key_id, key)
+        for key_id in set(missing) - opened.keys():
             self._gone.put(key_id, True)
+        return {key_id for key_id, key in opened.items() if key is None}
 
     def generations(self, tenant_id: UUID, user_id: str) -> list[PersonKey]:
-        """All keys of a person that are not destroyed, newest first."""
+        """All keys of a person that are neither destroyed nor damaged, newest first."""
         with self.connection() as connection:
-            return [self._opened(row) for row in data_keys.generations(connection, (tenant_id, user_id))]
+            rows = data_keys.generations(connection, (tenant_id, user_id))
+        return [key for row in rows if (key := self._opened(row))]
 
     def forget(self, persons: Iterable[Person]) -> None:
         """Lets go of what is held for sealing: it is looked up anew."""
@@ -161,10 +187,14 @@ class KeyStore:
             with suppress(LogUnavailable):  # whoever needs a key now says so
                 self.look()
 
-    def _opened(self, row: Row) -> PersonKey:
+    def _opened(self, row: Row) -> PersonKey | None:
+        """The key of a row; `None` when it is damaged."""
         key_id, tenant_id, user_id, master, wrapped = row
         place = data_keys.place_of(key_id, (tenant_id, user_id))
-        return PersonKey(key_id, self.masters.unwrap(master, wrapped, place))
+        try:
+            return PersonKey(key_id, self.masters.unwrap(master, wrapped, place))
+        except InvalidTag:
+            return None
 
 
 def _held(cache: LRUCache[Any, T], key: object) -> T | None:
