@@ -136,6 +136,51 @@ def test_what_nobody_touched_is_valid_and_what_is_not_sealed_is_told(log: Log) -
     assert (all_.valid, all_.events, all_.streams, all_.seals, all_.unsealed) == (True, 15, 5, 2, 1)
 
 
+LEAF = f"update bichat.seal_leaves set version = 0 where stream_id = '{DIALOGUE}'"
+BEHIND = SET.format(f"notification_id = {NEXT}", "> 0")
+
+
+@pytest.mark.parametrize(
+    "touched",
+    [
+        pytest.param([SET.format("state = state || ' '::bytea", "= 2"), BEHIND], id="hashed anew"),
+        pytest.param([f"delete from {EVENT} >= 3", BEHIND], id="cut off"),
+        pytest.param([SET.format(f"tenant_id = '{OTHER_TENANT}'", "> 0"), BEHIND], id="moved"),
+    ],
+)
+def test_a_leaf_that_is_of_no_version_hides_nothing(log: Log, touched: list[str]) -> None:
+    tamper(log, touched)
+    with psycopg.connect(log.url, autocommit=True) as connection:
+        hash_anew(connection)
+    tamper(log, [LEAF])
+    for findings in (log.check().findings, whole(log).findings):
+        [found] = [one for one in findings if one.stream_id == DIALOGUE]
+        assert found.what == "rewritten"
+        assert "was changed, which is of no version" in found.reason
+
+
+def test_a_leaf_that_was_given_away_hides_nothing(log: Log) -> None:
+    given = "update bichat.seal_leaves set stream_id = '{}', version = 0 where stream_id = '{}' and seal = 2"
+    tamper(log, [f"delete from {EVENT} > 3", given.format(OTHER, DIALOGUE)])
+    assert not whole(log).valid
+    assert log.check().findings
+    assert log.check(OTHER).findings
+
+
+def test_what_seals_say_counts_for_more_than_positions(log: Log) -> None:
+    tamper(log, SWAP)
+    with psycopg.connect(log.url, autocommit=True) as connection:
+        hash_anew(connection)
+    assert log.check().findings[0].what == "rewritten"
+
+
+def test_what_is_left_of_a_dialogue_cut_off_is_not_vouched_for(log: Log) -> None:
+    tamper(log, [SET.format("state = state || ' '::bytea", "= 1"), f"delete from {EVENT} >= 3"])
+    with psycopg.connect(log.url, autocommit=True) as connection:
+        hash_anew(connection)
+    assert "whether versions 1 to 2 are as they were, no seal tells" in log.check().findings[0].reason
+
+
 @pytest.mark.parametrize("kind", TAMPERINGS)
 def test_tampering_is_found_and_named(log: Log, kind: str) -> None:
     statements, version, reason = TAMPERINGS[kind]

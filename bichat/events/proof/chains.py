@@ -121,6 +121,7 @@ class _Stream:
     def check(self, links: Iterator[Link]) -> Checked:
         last: Link | None = None
         wrong: Diagnosis | None = None
+        beside: Diagnosis | None = None  # what a seal says counts for more
         events = 0
         for link in links:
             events += 1
@@ -130,8 +131,9 @@ class _Stream:
                 wrong = diagnose(Evidence(before, link, after, self._leaves))
                 events, last = events + len(after), after[-1] if after else link
             elif wrong is None:
-                wrong = self._beside(before, link) or self._against_seals(link)
-        wrong = wrong or self._end(last)
+                wrong = self._against_seals(link)
+                beside = beside or self._beside(before, link)
+        wrong = wrong or self._end(last) or beside
         tenant = last or self._newest
         assert tenant is not None  # noqa: S101 - a stream has events, or leaves are left of it
         return Checked(
@@ -185,11 +187,20 @@ class _Stream:
             newest = self._newest.seal if self._newest else 0
             reason = f"the whole stream is gone, of which seal {newest} has {self._sealed} versions"
             return Diagnosis(1, "dialogue removed", reason)
+        if stray := [one.seal for version, leaves in self._leaves.items() if version < 1 for one in leaves]:
+            # A leaf that is not compared proves nothing, whatever the root over it says.
+            reason = (
+                f"its leaf in seal {stray[0]} was changed, which is of no version: what it sealed is gone"
+            )
+            return Diagnosis(self._agreed + 1, "rewritten", reason)
         if last.version >= self._sealed:
             return None
         first = last.version + 1
         which = f"versions {first} to {self._sealed} are" if first < self._sealed else f"version {first} is"
         reason = f"{which} missing at the end, sealed by seal {self._seal(first)}"
+        if self._agreed < last.version:
+            left = f"versions {self._agreed + 1} to {last.version}"
+            reason += f"; whether {left} are as they were, no seal tells any more"
         return Diagnosis(first, "truncated", reason)
 
     def _seal(self, version: int) -> int:

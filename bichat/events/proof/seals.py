@@ -90,9 +90,12 @@ class Stored(NamedTuple):
 _SEALS = """
 select number, position, events, streams, at, root, previous, public_key, signature, hash,
        case when number = any(%(deep)s::bigint[]) or number > %(after)s
-            then array(select bichat.leaves_of(number)) end
+            then array(select {leaves}) end
 from bichat.seals order by number
 """
+_AS_READER = _SEALS.format(leaves="bichat.leaves_of(number)")
+# A function in the log that is checked could have been replaced: who may, looks for himself.
+_AS_OWNER = _SEALS.format(leaves="leaf from bichat.seal_leaves where seal = number order by stream_id")
 _NEWEST = """
 select number, position, events, streams, at, root, previous, public_key, signature, hash, null
 from bichat.seals order by number desc limit 1
@@ -100,30 +103,32 @@ from bichat.seals order by number desc limit 1
 _SEAL = _NEWEST.replace("order by number desc limit 1", "where number = %s")
 
 
-def read(connection: Connection[Any], deep: Sequence[int] = ()) -> Iterator[Stored]:
+def read(connection: Connection[Any], deep: Sequence[int] = (), *, owner: bool = False) -> Iterator[Stored]:
     """Every seal in order, within the caller's transaction; with leaves those in `deep` and all later ones.
 
     A stream's newest seal is known only once it is sure that no later one has lost its leaf.
     """
     with connection.cursor("seals", binary=True, row_factory=tuple_row) as cursor:
-        cursor.execute(_SEALS.encode(), {"deep": list(deep), "after": max(deep, default=0)})
+        query = _AS_OWNER if owner else _AS_READER
+        cursor.execute(query.encode(), {"deep": list(deep), "after": max(deep, default=0)})
         while rows := cursor.fetchmany(4):
-            yield from map(_stored, rows)
+            yield from map(stored, rows)
 
 
 def newest(connection: Connection[Any]) -> Stored | None:
     """The last seal."""
     row = connection.execute(_NEWEST.encode(), binary=True).fetchone()
-    return _stored(row) if row else None
+    return stored(row) if row else None
 
 
 def numbered(connection: Connection[Any], number: int) -> Stored | None:
     """One seal."""
     row = connection.execute(_SEAL.encode(), (number,), binary=True).fetchone()
-    return _stored(row) if row else None
+    return stored(row) if row else None
 
 
-def _stored(row: tuple[Any, ...]) -> Stored:
+def stored(row: Sequence[Any]) -> Stored:
+    """A row of all columns and, last, the leaves."""
     number, position, events, streams, at, root, previous, public_key, signature, hash_, leaves = row
     seal = Seal(
         number=number, position=position, events=events, streams=streams, at=at.astimezone(UTC), root=root,
