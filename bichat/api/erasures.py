@@ -15,9 +15,9 @@ from bichat.api.call import Call
 from bichat.api.ops import OPS
 from bichat.api.parameters import Cursor, Limit
 from bichat.api.schemas import Time
-from bichat.commands.forgetting import Forgetting, Forgotten
 from bichat.events.envelope import Actor
 from bichat.events.keys import register
+from bichat.forgetting.erasing import Forgetting, Forgotten
 from bichat.projections import cursor
 
 UserId = Annotated[str, Meta(min_length=1, max_length=128)]

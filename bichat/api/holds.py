@@ -15,10 +15,9 @@ from bichat.api.erasures import Asker, UserId
 from bichat.api.ops import OPS
 from bichat.api.parameters import Cursor, Limit
 from bichat.api.schemas import TEXT, Time
-from bichat.commands import holding
 from bichat.commands.person import PlaceHold, ReleaseHold
 from bichat.errors import Invalid
-from bichat.events import finding
+from bichat.forgetting import finding, holding
 from bichat.projections import cursor
 
 Reason = Annotated[str, Meta(min_length=1, max_length=1000, pattern=TEXT)]

@@ -9,11 +9,11 @@ from uuid import UUID
 from bichat.backup import agree
 from bichat.backup.sql import statement
 from bichat.commands.execute import Executor
-from bichat.commands.forgetting import Forgetting
 from bichat.deltas import Deltas
 from bichat.events import schema
 from bichat.events.keys import register
 from bichat.events.ledger import Ledger
+from bichat.forgetting.erasing import Forgetting
 from bichat.projections.processes import Database
 from bichat.projections.verify import Progress
 

@@ -14,7 +14,7 @@ from bichat.cli.output import Progress, as_json, table
 
 if TYPE_CHECKING:
     from bichat.commands.execute import Executor
-    from bichat.commands.forgetting import Forgotten
+    from bichat.forgetting.erasing import Forgotten
     from bichat.projections.processes import Database
 
 tenant = click.option("--tenant", type=click.UUID, required=True, help="The tenant's id.")
@@ -49,9 +49,9 @@ def erase(tenant: UUID, user: str, yes: bool, as_json: bool) -> None:
 async def _erase(
     db: Database, executor: Executor, tenant: UUID, user: str, progress: Progress
 ) -> tuple[Forgotten, list[str]]:
-    from bichat.commands.forgetting import Forgetting
     from bichat.deltas import Deltas
     from bichat.events.envelope import Actor
+    from bichat.forgetting.erasing import Forgetting
     from bichat.projections.reads import Reads
 
     deltas = Deltas(db.redis_url) if db.redis_url else None
@@ -98,8 +98,8 @@ def place(tenant: UUID, user: str | None, dialogue: UUID | None, reason: str) ->
     from uuid_utils.compat import uuid7
 
     from bichat import wiring
-    from bichat.commands import holding
     from bichat.commands.person import PlaceHold
+    from bichat.forgetting import holding
 
     if (user is None) == (dialogue is None):
         raise click.UsageError("Give --user or --dialogue.")
@@ -120,7 +120,7 @@ def release(tenant: UUID, hold_id: UUID) -> None:
     from bichat import wiring
     from bichat.commands.person import ReleaseHold
     from bichat.errors import NotFound
-    from bichat.events import finding
+    from bichat.forgetting import finding
 
     with database.opened() as db, wiring.writer(db) as executor:
         found = finding.holds(executor.ledger, tenant, hold_id=hold_id)
@@ -138,7 +138,7 @@ def release(tenant: UUID, hold_id: UUID) -> None:
 def show(tenant: UUID, user: str | None, as_json: bool) -> None:
     """List the holds in force, first placed first."""
     from bichat import wiring
-    from bichat.events import finding
+    from bichat.forgetting import finding
 
     with database.opened() as db, wiring.writer(db) as executor:
         found = finding.holds(executor.ledger, tenant, user_id=user)

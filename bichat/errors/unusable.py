@@ -86,7 +86,7 @@ class KeysMissing(Unusable):
 
 
 class KeysDamaged(Unusable):
-    """Damaged keys were not wrapped again, so both master keys are still needed (erase their people): {named}"""
+    """Damaged keys were not wrapped again (erase their people), so both master keys are needed: {named}"""
 
 
 class SecretsLost(Unusable):

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from bichat.commands.execute import Executor
-from bichat.commands.forgetting import Forgetting
 from bichat.deltas import Deltas
 from bichat.errors import Stopping, Unavailable
 from bichat.events.keys import register
+from bichat.forgetting.erasing import Forgetting
 
 LEFT = 5.0
 """Seconds after which whoever was asked should be done; who is still at it keeps others off."""

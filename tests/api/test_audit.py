@@ -16,9 +16,9 @@ from psycopg import sql
 
 from bichat.audit import feed
 from bichat.audit.log import feed_query
-from bichat.commands.forgetting import Forgetting
 from bichat.deltas import Deltas
 from bichat.events.envelope import Actor
+from bichat.forgetting.erasing import Forgetting
 from bichat.model import canonical
 from bichat.projections import cursor
 from bichat.projections.sql import statement

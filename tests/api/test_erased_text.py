@@ -11,10 +11,10 @@ import httpx
 import psycopg
 
 from bichat.commands.dialogue import EraseText, RenameDialogue
-from bichat.commands.forgetting import Forgetting
 from bichat.config import Config
 from bichat.deltas import Deltas
 from bichat.events.envelope import Actor
+from bichat.forgetting.erasing import Forgetting
 from tests.api.conftest import Api, served
 from tests.api.talk import Asked, Ear, ask, events, finish, kinds, words, write
 from tests.api.tokens import SECRET

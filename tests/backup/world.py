@@ -20,13 +20,13 @@ from bichat.backup.dump import back_up
 from bichat.backup.restore import Restored, restore
 from bichat.commands.dialogue import AddMessage, RenameDialogue
 from bichat.commands.execute import Executor, Once
-from bichat.commands.forgetting import Forgetting
 from bichat.deltas import Deltas
 from bichat.events import schema
 from bichat.events.envelope import Actor
 from bichat.events.proof import chains, sealing
 from bichat.events.proof.signing import Signer
 from bichat.events.slices import between
+from bichat.forgetting.erasing import Forgetting
 from bichat.projections.processes import Database
 from tests.examples import MASTER_KEY, TENANT, by, opened, question, start, writing
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 from typing import ParamSpec, TypedDict, TypeVar, Unpack
@@ -12,39 +11,23 @@ from uuid import UUID
 from msgspec import Struct
 from msgspec.structs import replace
 
-from bichat.commands.dialogue import EraseText
 from bichat.commands.execute import Executor
 from bichat.commands.job import Once
 from bichat.commands.person import FinishErasure, OrderErasure
 from bichat.deltas import Deltas
-from bichat.errors import (
-    BeingForgotten,
-    LogRejected,
-    LogUnreadable,
-    NotFound,
-    Refused,
-    Unavailable,
-    VersionRace,
-)
-from bichat.events import finding
-from bichat.events.dialogue import TextErased
-from bichat.events.envelope import Actor, Cause, Event, Metadata
-from bichat.events.keys import data_keys, register
+from bichat.errors import BeingForgotten, NotFound, Refused
+from bichat.events.envelope import Actor, Event, Metadata
+from bichat.events.keys import register
+from bichat.events.keys.data_keys import Person
 from bichat.events.keys.register import Erasure
-from bichat.events.ledger import Ledger
 from bichat.events.person import NOBODY, ErasureOrdered, stream_of
+from bichat.forgetting import finding, telling
 
-AT_ONCE = 64
-"""Dialogues that are told at the same time: batches of the writer, and room in its queue for others."""
-_TRIES = 5
-"""At a dialogue to which others keep writing; the key goes all the same."""
 PATIENCE = 60.0
 """Seconds to wait for another who is at it."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-log = logging.getLogger(__name__)
 
 
 class Options(TypedDict, total=False):
@@ -113,7 +96,7 @@ class Forgetting:
         self, tenant_id: UUID, user_id: str, actor: Actor, options: Options
     ) -> tuple[Erasure, bool]:
         """The log says it; then the register does, and nobody seals for the person any more."""
-        if not await _thread(known, self._ledger, tenant_id, user_id):
+        if not await _thread(finding.known, self._ledger, tenant_id, user_id):
             raise NotFound(what="user")
         erasure = await _thread(register.ask, self._keys, tenant_id, user_id, actor)
         order = OrderErasure(tenant_id=tenant_id, user_id=user_id, erasure_id=erasure.erasure_id)
@@ -127,7 +110,9 @@ class Forgetting:
             await _thread(register.drop, self._keys, erasure.erasure_id)
             raise
         if told.replayed:
-            first = finding.last_order(await _thread(self._orders, erasure), upto=told.version)
+            first = finding.last_order(
+                await _thread(finding.orders, self._ledger, *_person(erasure)), upto=told.version
+            )
             if first and first[1].erasure_id != erasure.erasure_id:
                 await _thread(register.drop, self._keys, erasure.erasure_id)
                 erasure = await self._entry(erasure, *first)
@@ -136,7 +121,7 @@ class Forgetting:
     async def _joined(self, asked: Erasure) -> Erasure:
         """The erasure that the log says is under way."""
         erasing = (await _thread(self._ledger.stream, _stream(asked), NOBODY)).state.erasing
-        found = finding.last_order(await _thread(self._orders, asked), of=erasing)
+        found = finding.last_order(await _thread(finding.orders, self._ledger, *_person(asked)), of=erasing)
         if erasing is None or found is None:
             raise BeingForgotten()  # not any more; or it is who asks that is being forgotten
         return await _thread(register.ordered, self._keys, await self._entry(asked, *found))
@@ -154,69 +139,32 @@ class Forgetting:
         if erasure.destroyed_at is None:
             key_ids = await _thread(register.keys_of, self._keys, erasure)
             await _thread(self._ledger.void, key_ids)
-            unreadable = await self._tell(erasure, order)
-            told = await _thread(self._told, erasure, order)
+            unreadable = await telling.tell(self._executor, erasure, order, self._progress)
+            told = await _thread(finding.told, self._ledger, erasure, order)
             erasure = await _thread(register.destroy, self._keys, erasure, told, unreadable)
         finished = FinishErasure(
             tenant_id=erasure.tenant_id, user_id=erasure.user_id, erasure_id=erasure.erasure_id,
             dialogues=erasure.dialogues, keys=erasure.keys,
         )  # fmt: skip
-        outcome = await self._executor.execute(finished, _by(erasure, order))
+        outcome = await self._executor.execute(finished, telling.by(erasure, order))
         if erasure.done_at is None and await self._silence(erasure):
             erasure = await _thread(register.done, self._keys, erasure)
         return Forgotten(erasure, outcome.position)
-
-    async def _tell(self, erasure: Erasure, order: Event) -> list[UUID]:
-        """Every dialogue of the person drops its text; those that could not be told."""
-        found = await _thread(finding.dialogues_of, self._ledger, erasure.tenant_id, erasure.user_id)
-        room, told, deaf = asyncio.Semaphore(AT_ONCE), 0, list[UUID]()
-
-        async def tell(dialogue_id: UUID, sure: bool) -> None:
-            nonlocal told
-            async with room:
-                if not await self._erase(erasure, order, dialogue_id, sure=sure):
-                    deaf.append(dialogue_id)
-            told += 1
-            self._progress(told, len(found))
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                for dialogue_id, sure in found.items():
-                    group.create_task(tell(dialogue_id, sure))
-        except ExceptionGroup as failed:
-            raise failed.exceptions[0] from None
-        return deaf
-
-    async def _erase(self, erasure: Erasure, order: Event, dialogue_id: UUID, *, sure: bool) -> bool:
-        """Whether it is told. `sure`: it is known to be of the person."""
-        if not sure and await _thread(self._whose, dialogue_id) not in (None, erasure.user_id):
-            return True
-        lost: Exception | None = None
-        for _ in range(_TRIES):
-            try:
-                await self._executor.execute(EraseText(dialogue_id=dialogue_id), _by(erasure, order))
-            except VersionRace as error:
-                lost = error
-            except (LogUnreadable, LogRejected, Refused) as error:
-                lost = error
-                break
-            else:
-                return True
-        log.warning("%s cannot be told that its person is forgotten: %s", dialogue_id, lost)
-        return False
 
     async def _silence(self, erasure: Erasure) -> bool:
         """Takes the words that replies of the person's were writing; false when Redis is away."""
         if self._deltas is None:
             return False
-        found = await _thread(finding.dialogues_of, self._ledger, erasure.tenant_id, erasure.user_id)
+        found = await _thread(finding.dialogues_of, self._ledger, *_person(erasure))
         return await self._deltas.forget(list(found))
 
     # --- what is known of it ----------------------------------------------------------------------
 
     async def _ordered(self, erasure: Erasure) -> Event:
         """Its order in the log; given again when an older log was put in the place of that which had it."""
-        found = finding.last_order(await _thread(self._orders, erasure), of=erasure.erasure_id)
+        found = finding.last_order(
+            await _thread(finding.orders, self._ledger, *_person(erasure)), of=erasure.erasure_id
+        )
         if found is None:
             order = OrderErasure(
                 tenant_id=erasure.tenant_id, user_id=erasure.user_id, erasure_id=erasure.erasure_id,
@@ -227,47 +175,17 @@ class Forgetting:
             return await self._ordered(erasure)
         return found[0]
 
-    def _whose(self, dialogue_id: UUID) -> str | None:
-        """Of whom a dialogue is, as far as that can be read."""
-        try:
-            return self._ledger.load(dialogue_id).state.user_id
-        except Unavailable:
-            raise
-        except Exception as error:  # whatever somebody has made of it
-            log.debug("%s cannot be read: %s", dialogue_id, type(error).__name__)
-            return None
-
     async def _standing(self, erasure: Erasure) -> Forgotten:
         stream = await _thread(self._ledger.stream, _stream(erasure), NOBODY)
         return Forgotten(erasure, stream.head.position)
 
-    def _orders(self, erasure: Erasure) -> list[Event]:
-        return self._ledger.read(_stream(erasure), kinds=[ErasureOrdered.__name__])
 
-    def _told(self, erasure: Erasure, order: Event) -> int:
-        return self._ledger.count(erasure.tenant_id, TextErased.__name__, erasure.erasure_id, order.position)
-
-
-def known(ledger: Ledger, tenant_id: UUID, user_id: str) -> bool:
-    """Whether there is anything of such a person: a key, a dialogue, or something said about them."""
-    with ledger.keys.connection() as connection:
-        if data_keys.known(connection, (tenant_id, user_id)):
-            return True
-    if ledger.stream(stream_of(tenant_id, user_id), NOBODY).head.version:
-        return True
-    return bool(finding.dialogues_of(ledger, tenant_id, user_id))
+def _person(erasure: Erasure) -> Person:
+    return erasure.tenant_id, erasure.user_id
 
 
 def _stream(erasure: Erasure) -> UUID:
-    return stream_of(erasure.tenant_id, erasure.user_id)
-
-
-def _by(erasure: Erasure, order: Event) -> Metadata:
-    """In the name of who asked for it, whoever does it."""
-    return Metadata(
-        tenant_id=erasure.tenant_id, actor=erasure.actor, command_id=erasure.erasure_id,
-        cause=Cause(order.stream_id, order.version),
-    )  # fmt: skip
+    return stream_of(*_person(erasure))
 
 
 async def _thread(do: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

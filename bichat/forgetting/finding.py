@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
 from msgspec import Struct
 
-from bichat.errors import EventUnreadable
+from bichat.errors import EventUnreadable, Unavailable
 from bichat.errors.unusable import EventTooNew
 from bichat.events.codec import StoredRow
-from bichat.events.dialogue import DialogueStarted
+from bichat.events.dialogue import DialogueStarted, TextErased
 from bichat.events.envelope import Actor, Event
+from bichat.events.keys import data_keys
+from bichat.events.keys.register import Erasure
 from bichat.events.ledger import Ledger
-from bichat.events.person import ErasureOrdered, HoldPlaced, HoldReleased
+from bichat.events.person import NOBODY, ErasureOrdered, HoldPlaced, HoldReleased, stream_of
+from bichat.logs import described
 
 _STARTED = (DialogueStarted.__name__,)
 _HOLDS = (HoldPlaced.__name__, HoldReleased.__name__)
+
+log = logging.getLogger(__name__)
 
 
 class Hold(Struct, frozen=True, kw_only=True):
@@ -30,6 +36,27 @@ class Hold(Struct, frozen=True, kw_only=True):
     """None: it went with the person's key."""
     placed_at: datetime
     placed_by: Actor
+
+
+def known(ledger: Ledger, tenant_id: UUID, user_id: str) -> bool:
+    """Whether there is anything of such a person: a key, a dialogue, or something said about them."""
+    with ledger.keys.connection() as connection:
+        if data_keys.known(connection, (tenant_id, user_id)):
+            return True
+    if ledger.stream(stream_of(tenant_id, user_id), NOBODY).head.version:
+        return True
+    return bool(dialogues_of(ledger, tenant_id, user_id))
+
+
+def owner(ledger: Ledger, dialogue_id: UUID) -> str | None:
+    """Of whom a dialogue is, as far as that can be read."""
+    try:
+        return ledger.load(dialogue_id).state.user_id
+    except Unavailable:
+        raise
+    except Exception as error:  # whatever somebody has made of it
+        log.debug("%s cannot be read: %s", dialogue_id, described(error))
+        return None
 
 
 def dialogues_of(ledger: Ledger, tenant_id: UUID, user_id: str) -> dict[UUID, bool]:
@@ -78,6 +105,11 @@ def hold(event: Event) -> Hold:
     )  # fmt: skip
 
 
+def orders(ledger: Ledger, tenant_id: UUID, user_id: str) -> list[Event]:
+    """That the person be forgotten, oldest first."""
+    return ledger.read(stream_of(tenant_id, user_id), kinds=[ErasureOrdered.__name__])
+
+
 def last_order(
     events: Sequence[Event], *, of: UUID | None = None, upto: int = 2**62
 ) -> tuple[Event, ErasureOrdered] | None:
@@ -87,6 +119,11 @@ def last_order(
         if isinstance(fact, ErasureOrdered) and of in (None, fact.erasure_id) and event.version <= upto:
             return event, fact
     return None
+
+
+def told(ledger: Ledger, erasure: Erasure, order: Event) -> int:
+    """How many dialogues have dropped their text for an erasure."""
+    return ledger.count(erasure.tenant_id, TextErased.__name__, erasure.erasure_id, order.position)
 
 
 def _stream(row: StoredRow) -> UUID:

@@ -18,19 +18,19 @@ from uuid_utils.compat import uuid7
 
 from bichat.commands.dialogue import AddMessage, CancelReply
 from bichat.commands.execute import Executor
-from bichat.commands.forgetting import Forgetting, Forgotten
 from bichat.commands.job import Once
 from bichat.commands.person import OrderErasure, PlaceHold
 from bichat.commands.reply import CompleteReply
 from bichat.deltas import Deltas
 from bichat.errors import BeingForgotten, KeyReused, Refused, UnderHold
-from bichat.events import finding
 from bichat.events.dialogue import MessageAdded, TextErased
 from bichat.events.envelope import Actor
 from bichat.events.keys import register
 from bichat.events.keys.store import KeyStore
 from bichat.events.ledger import Ledger
 from bichat.events.person import NOBODY, ErasureOrdered, PersonErased, stream_of
+from bichat.forgetting import finding
+from bichat.forgetting.erasing import Forgetting, Forgotten
 from bichat.workers import erasures
 from tests.examples import (
     MASTER_KEY,
@@ -135,14 +135,14 @@ STEPS = {
     "ordered in the log": "bichat.commands.execute.Executor.execute",
     "ordered": "bichat.events.keys.register.ordered",
     "void": "bichat.events.ledger.Ledger.void",
-    "told": "bichat.commands.forgetting.Forgetting._tell",
+    "told": "bichat.forgetting.telling.tell",
     "destroyed": "bichat.events.keys.register.destroy",
-    "finished": "bichat.commands.forgetting.Forgetting._silence",
+    "finished": "bichat.forgetting.erasing.Forgetting._silence",
     "silenced": "bichat.deltas.Deltas.forget",
 }
 KILLED = """
 import asyncio, inspect, os, pkgutil, sys
-from bichat.commands.forgetting import Forgetting
+from bichat.forgetting.erasing import Forgetting
 from bichat.deltas import Deltas
 from bichat.events.envelope import Actor
 from tests.examples import TENANT, opened, writing

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from bichat.commands.forgetting import known
 from bichat.commands.job import Outcome
 from bichat.errors import NotFound
-from bichat.events import finding
-from bichat.events.finding import Hold
 from bichat.events.ledger import Ledger
+from bichat.forgetting import finding
+from bichat.forgetting.finding import Hold
 
 
 def whose(ledger: Ledger, tenant_id: UUID, user_id: str | None, dialogue_id: UUID | None) -> str:
@@ -19,7 +18,7 @@ def whose(ledger: Ledger, tenant_id: UUID, user_id: str | None, dialogue_id: UUI
         if state.tenant_id != tenant_id:
             raise NotFound(what="dialogue")
         return state.user_id
-    if user_id is None or not known(ledger, tenant_id, user_id):
+    if user_id is None or not finding.known(ledger, tenant_id, user_id):
         raise NotFound(what="user")
     return user_id
 
