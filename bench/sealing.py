@@ -23,7 +23,7 @@ from tabulate import tabulate
 from uuid_utils.compat import uuid7
 
 from bench.writer import CALLERS, MASTER_KEY, ask, by
-from bichat.audit import rebuild, versions
+from bichat.audit import checking
 from bichat.commands.dialogue import AddMessage, StartDialogue
 from bichat.commands.execute import Executor
 from bichat.events import codec, schema
@@ -31,6 +31,7 @@ from bichat.events.keys.store import KeyStore
 from bichat.events.ledger import Ledger
 from bichat.events.proof import sealing
 from bichat.events.proof.signing import Signer
+from bichat.projections import rebuild, versions
 from bichat.projections.processes import Database, Pool, cores
 from bichat.workers import sealing as loop
 

@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from bichat.chat import Reply, parsed, printable, run
+from bichat.chat import Reply, parsed, run
+from bichat.terminal import printable
 
 
 def event(kind: str, number: int, **told: Any) -> dict[str, Any]:

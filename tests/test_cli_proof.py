@@ -155,3 +155,15 @@ def test_wrong_words_are_refused(environ: dict[str, str], log: Log, tmp_path: Pa
         done = process(environ, "audit", *words)
         assert (done.returncode, done.stderr.count("\n"), done.stdout) == (1, 1, ""), done
         assert said in done.stderr
+
+
+def test_an_export_that_is_not_finished_leaves_no_file(
+    environ: dict[str, str], log: Log, tmp_path: Path
+) -> None:
+    with psycopg.connect(log.url) as connection:
+        connection.execute("update bichat.stored_events set hash = sha256('x') where originator_version = 5")
+    log.seal()
+    broken = process(environ, "audit", "export", ID, "-o", str(tmp_path / "export.ndjson"))
+    assert broken.returncode == 1
+    assert broken.stderr.startswith("bichat: Event 5 of this dialogue is not what was once stored")
+    assert list(tmp_path.iterdir()) == []

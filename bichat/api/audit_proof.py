@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Annotated
 from uuid import UUID
 
-from anyio import CancelScope, CapacityLimiter, to_thread
+from anyio import CapacityLimiter
 from litestar import Router, get
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath
@@ -18,14 +19,13 @@ from bichat.api.call import Call
 from bichat.api.problems import PRIVATE
 from bichat.api.schemas import Time
 from bichat.audit.checking import Single
+from bichat.audit.log import TenantLog
 from bichat.audit.prover import Prover
 from bichat.errors import NotFound
 from bichat.events.proof import seals
 from bichat.events.proof.signing import written
 
 NDJSON = "application/x-ndjson"
-_AT_ONCE = CapacityLimiter(4)
-"""Each takes a connection of its own, and a core while it works."""
 
 Hash = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
@@ -60,7 +60,7 @@ class Proof(Struct, frozen=True, kw_only=True):
 async def verify(request: Call, dialogue_id: FromPath[UUID]) -> Proof:
     """Checks the hash chain of a dialogue, event by event, and the seals over it."""
     await auditor(request).record("verify", dialogue_id)
-    found = await to_thread.run_sync(_prover(request).verify, dialogue_id, limiter=_AT_ONCE)
+    found = await _prover(request, request.parts.checks).verify(dialogue_id)
     if found is None:
         raise NotFound(what="dialogue")
     return _told(found)
@@ -77,26 +77,24 @@ async def verify(request: Call, dialogue_id: FromPath[UUID]) -> Proof:
 async def export(request: Call, dialogue_id: FromPath[UUID]) -> Stream:
     """The whole dialogue in a form that proves itself, sealed as of now."""
     await auditor(request).record("export", dialogue_id)
-    lines = _prover(request).export(dialogue_id)
-    first = await to_thread.run_sync(next, lines, limiter=_AT_ONCE)
+    lines = _prover(request, request.parts.exports).export(dialogue_id)
+    first = await anext(lines)
     name = f'attachment; filename="{dialogue_id}.ndjson"'
     headers = {**PRIVATE, "Content-Disposition": name}
     return Stream(_streamed(first, lines), media_type=NDJSON, headers=headers)
 
 
-async def _streamed(first: bytes, lines: Generator[bytes, None, None]) -> AsyncIterator[bytes]:
-    try:
+async def _streamed(first: bytes, lines: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    async with aclosing(lines):
         yield first
-        while some := await to_thread.run_sync(next, lines, b"", limiter=_AT_ONCE):
+        async for some in lines:
             yield some
-    finally:
-        with CancelScope(shield=True):
-            await to_thread.run_sync(lines.close)
 
 
-def _prover(call: Call) -> Prover:
+def _prover(call: Call, limiter: CapacityLimiter) -> Prover:
     config, keys = call.parts.config, call.parts.executor.ledger.keys
-    return Prover(config.database_url or "", keys, call.user.tenant_id, config.bichat_signing_key)
+    log = TenantLog(call.parts.reads, call.user.tenant_id)
+    return Prover(config.database_url or "", keys, log, limiter, config.bichat_signing_key)
 
 
 def _told(found: Single) -> Proof:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import re
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import msgspec
+from anyio import CapacityLimiter
 from litestar import Request
 from litestar.datastructures import State
 from litestar.exceptions import ClientException, InternalServerException
-from msgspec import Struct
+from msgspec import Struct, field
 from uuid_utils.compat import uuid7
 
 from bichat import logs
@@ -36,6 +38,10 @@ class Parts(Struct, frozen=True):
     executor: Executor
     reads: Reads
     deltas: Deltas
+    checks: CapacityLimiter = field(default_factory=partial(CapacityLimiter, 2))
+    """Dialogues that are verified at once: each takes a connection of its own, and a core."""
+    exports: CapacityLimiter = field(default_factory=partial(CapacityLimiter, 2))
+    """Pages of exports that are made at once, whoever reads them how slowly."""
 
 
 class Call(Request[Caller, str, State]):

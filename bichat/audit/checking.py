@@ -113,6 +113,13 @@ def verify(
     )  # fmt: skip
 
 
+def bind(connection: Connection[Any], tenant_id: UUID) -> None:
+    """From now on the connection sees this tenant's rows and nothing else, changes nothing, and takes no
+    longer than 30 s for a statement."""
+    connection.execute(_sql("reader"), prepare=False)
+    connection.execute(statement("reads", "bind"), (str(tenant_id),))
+
+
 def single(
     connection: Connection[Any], remembered: Remembered, stream_id: UUID,
     trusted: frozenset[bytes] | None = None,
@@ -160,7 +167,7 @@ def _of_seals(connection: Connection[Any], checker: Checker, progress: Progress)
     total = row[0] if row else 0
 
     def told() -> Iterator[seals.Stored]:
-        for number, one in enumerate(seals.read(connection), 1):
+        for number, one in enumerate(seals.read(connection, owner=True), 1):
             yield one
             progress("seals", number, total)
 

@@ -1,92 +1,89 @@
-"""Writes a dialogue so that it proves itself: sealed first, read under row-level security, line by line."""
+"""Writes a dialogue so that it proves itself: read under row-level security, a page at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from anyio import CapacityLimiter, to_thread
 from cryptography.exceptions import InvalidTag
 from msgspec import convert
-from psycopg import Connection
-from psycopg.rows import tuple_row
 
 from bichat import __version__
 from bichat.audit.exported import VERSION, Ending, Line, Manifest, Path, Proof, encoded
-from bichat.errors import NotFound
+from bichat.audit.log import BYTES, TenantLog
+from bichat.errors import ChainBroken, NotFound
 from bichat.events import envelope
 from bichat.events.codec import StoredRow, key_ids, stored_state
 from bichat.events.history import STRANGE, audit_events
 from bichat.events.keys.store import KeyStore
 from bichat.events.proof import merkle, seals
-from bichat.events.recorder import stored_row
-from bichat.events.seal import GENESIS, SALT, PersonKey, Place, Sealed
+from bichat.events.proof.seals import leaf
+from bichat.events.seal import GENESIS, SALT, PersonKey, Place, Sealed, chain
 from bichat.projections.sql import statement
-from bichat.projections.verify import snapshot
 
-_ROWS = 100
-
-
-def tenant_of(connection: Connection[Any], stream_id: UUID) -> UUID:
-    """Whose stream it is, also if only seals are left of it; raises `NotFound`."""
-    row = connection.execute(_sql("tenant"), {"stream": stream_id}).fetchone()
-    if row is None:
-        raise NotFound(what="stream")
-    tenant_id: UUID = row[0]
-    return tenant_id
+ROWS = 100
+"""Read at once."""
 
 
-def bind(connection: Connection[Any], tenant_id: UUID) -> None:
-    """From now on the connection sees this tenant's rows and nothing else, and changes nothing."""
-    connection.execute(_sql("reader"), prepare=False)
-    connection.execute(statement("reads", "bind"), (str(tenant_id),))
-
-
-def expect_dialogue(connection: Connection[Any], dialogue_id: UUID) -> None:
-    """Raises `NotFound` unless the connection sees that there is, or was, such a dialogue."""
-    row = connection.execute(_sql("tenant"), {"stream": dialogue_id}).fetchone()
-    if row is None or (row[1] and envelope.subject(row[1]) != "dialogue"):
+def expect_dialogue(found: Sequence[tuple[Any, ...]]) -> None:
+    """Raises `NotFound` unless a stream was found, by the block `tenant`, that is or was a dialogue."""
+    if not found or (found[0][1] and envelope.subject(found[0][1]) != "dialogue"):
         raise NotFound(what="dialogue")
 
 
-def export(connection: Connection[Any], keys: KeyStore, dialogue_id: UUID) -> Generator[bytes, None, None]:
-    """The lines, with their ends, up to the newest seal over the dialogue; sees what the connection may see.
+async def export(
+    log: TenantLog, keys: KeyStore, dialogue_id: UUID, limiter: CapacityLimiter
+) -> AsyncGenerator[bytes, None]:
+    """The lines, with their ends, up to the newest seal over the dialogue; of what the tenant sees.
 
-    Raises `NotFound` before the first one. Texts are opened while they are written: those that are erased
-    meanwhile are not in it.
+    Raises `NotFound` before the first one, and `ChainBroken` when what is read is not what was sealed.
+    Nothing is held while nobody asks for more: what is sealed does not change, so it is read page by page.
+    Texts are opened while they are written: those that are erased meanwhile are not in it.
     """
-    with snapshot(connection):
-        expect_dialogue(connection, dialogue_id)
-        manifest, ending = _ends(connection, dialogue_id)
-        yield encoded(manifest) + b"\n"
-        previous = GENESIS
-        for rows in _read(connection, dialogue_id, manifest.events):
-            for row in rows:
-                vars(row)["prev_hash"], previous = previous, row.hash
-            yield b"".join(encoded(line) + b"\n" for line in _lines(rows, keys))
-        yield encoded(ending) + b"\n"
+    expect_dialogue(await log.rows(_sql("tenant"), {"stream": dialogue_id}))
+    manifest, ending, head = _ends(dialogue_id, await log.rows(_sql("ends"), {"stream": dialogue_id}))
+    waiting, last, hash_ = encoded(manifest) + b"\n", 0, GENESIS
+    while last < manifest.events:
+        rows = await log.stream(dialogue_id, after=last, upto=manifest.events, limit=ROWS, bytes=BYTES)
+        if not rows:
+            raise ChainBroken(version=last + 1, reason="it is gone")
+        for row in rows:
+            last, hash_ = last + 1, _chained(row, last + 1, hash_)
+        yield waiting + await to_thread.run_sync(_written, rows, keys, limiter=limiter)
+        waiting = b""
+    if leaf(manifest.tenant_id, dialogue_id, last, hash_) != head:
+        raise ChainBroken(version=last, reason="it is not what was sealed")
+    yield encoded(ending) + b"\n"
 
 
-def _ends(connection: Connection[Any], dialogue_id: UUID) -> tuple[Manifest, Ending]:
-    leaf = connection.execute(_sql("leaf"), {"stream": dialogue_id}).fetchone()
-    stored = seals.numbered(connection, leaf[0]) if leaf else None
-    if leaf is None or stored is None:
+def _chained(row: StoredRow, version: int, previous: bytes) -> bytes:
+    """Its hash, if it is the one that is due."""
+    if row.originator_version != version:
+        raise ChainBroken(version=version, reason=f"version {row.originator_version} stands in its place")
+    vars(row)["prev_hash"] = previous
+    place = Place(row.tenant_id, UUID(str(row.originator_id)), version, row.topic)
+    if chain(previous, place, row.command_id, row.state) != row.hash:
+        raise ChainBroken(version=version, reason="its hash does not fit what is stored")
+    return row.hash
+
+
+def _ends(dialogue_id: UUID, found: Sequence[tuple[Any, ...]]) -> tuple[Manifest, Ending, bytes]:
+    if not found:
         raise NotFound(what="seal over this dialogue")
-    leaves = [one for (one,) in connection.execute("select bichat.leaves_of(%s)", (leaf[0],))]
-    index = leaves.index(leaf[3])
+    [(tenant_id, version, head, *columns)] = found
+    stored = seals.stored(columns)
+    leaves = stored.leaves or []
+    if head not in leaves:
+        raise ChainBroken(version=version, reason="its leaf is not under the seal")
     manifest = Manifest(
-        format="bichat.dialogue", version=VERSION, dialogue_id=dialogue_id, tenant_id=leaf[1], events=leaf[2],
-        exported_at=datetime.now(UTC), code=__version__,
+        format="bichat.dialogue", version=VERSION, dialogue_id=dialogue_id, tenant_id=tenant_id,
+        events=version, exported_at=datetime.now(UTC), code=__version__,
     )  # fmt: skip
-    return manifest, Ending(seal=stored.seal, path=Path(index=index, hashes=merkle.path(leaves, index)))
-
-
-def _read(connection: Connection[Any], dialogue_id: UUID, upto: int) -> Iterator[list[StoredRow]]:
-    with connection.cursor("export", binary=True, row_factory=tuple_row) as cursor:
-        cursor.execute(_sql("rows"), {"stream": dialogue_id, "upto": upto})
-        while found := cursor.fetchmany(_ROWS):
-            yield [stored_row(columns) for columns in found]
+    index = leaves.index(head)
+    return manifest, Ending(seal=stored.seal, path=Path(index=index, hashes=merkle.path(leaves, index))), head
 
 
 class _Held:
@@ -104,6 +101,10 @@ class _Held:
         if key_id in self._damaged:
             raise InvalidTag
         return self._keys.get(key_id)
+
+
+def _written(rows: Sequence[StoredRow], keys: KeyStore) -> bytes:
+    return b"".join(encoded(line) + b"\n" for line in _lines(rows, keys))
 
 
 def _lines(rows: Sequence[StoredRow], keys: KeyStore) -> Iterator[Line]:

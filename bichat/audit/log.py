@@ -11,11 +11,12 @@ from uuid import UUID
 from psycopg import Connection
 from psycopg.rows import tuple_row
 
+from bichat.errors import NotFound
 from bichat.events.codec import StoredRow
 from bichat.events.history import chained_row
 from bichat.events.recorder import stored_row
 from bichat.projections.reads import Reads
-from bichat.projections.sql import blocks
+from bichat.projections.sql import blocks, statement
 
 ROWS = 2000
 BYTES = 16_000_000
@@ -50,11 +51,11 @@ class TenantLog:
             "stream": stream_id, "after": after, "upto": NO_END if upto is None else upto, "limit": limit,
             "bytes": bytes, "kinds": list(kinds), "message": str(about).encode(),
         }  # fmt: skip
-        return [stored_row(columns) for columns in await self._rows(query, values)]
+        return [stored_row(columns) for columns in await self.rows(query, values)]
 
     async def events(self, stream_id: UUID, *, after: int, limit: int) -> list[StoredRow]:
         """The next rows of a stream, each knowing the hash before it."""
-        rows = await self._rows(_chained(), {"stream": stream_id, "after": after, "limit": limit})
+        rows = await self.rows(_chained(), {"stream": stream_id, "after": after, "limit": limit})
         return [chained_row(columns) for columns in rows]
 
     async def feed(
@@ -63,17 +64,18 @@ class TenantLog:
         """The next rows of the tenant in (after, end], of one kind or by one person, but not both at once."""
         values = {"after": after, "end": end, "limit": limit, "type": type, "user_id": user_id}
         of_type, of_user = type is not None, user_id is not None
-        rows = await self._rows(feed_query(of_type, of_user), values, planned=of_type or of_user)
+        rows = await self.rows(feed_query(of_type, of_user), values, planned=of_type or of_user)
         return [chained_row(columns) for columns in rows]
 
     async def position_at(self, moment: datetime) -> int:
         """The last position that the database wrote before `moment`."""
-        found = await self._rows(_block("position_at"), {"moment": moment})
+        found = await self.rows(_block("position_at"), {"moment": moment})
         return int(found[0][0])
 
-    async def _rows(
+    async def rows(
         self, query: bytes, values: dict[str, Any], *, planned: bool = False
     ) -> list[tuple[Any, ...]]:
+        """What a query finds, in a transaction of its own, in the tenant's view."""
         async with self._reads.tenant(self.tenant_id) as connection, connection.transaction():
             if planned:
                 await connection.execute(_block("plan"), prepare=False)
@@ -82,10 +84,16 @@ class TenantLog:
             return await cursor.fetchall()
 
 
-def tenant_of(connection: Connection[Any], stream_id: UUID) -> UUID | None:
-    """Whose a stream is; for operators, who see all tenants."""
-    row = connection.execute(_block("tenant_of"), (stream_id,)).fetchone()
-    return row[0] if row else None
+def tenant_of(connection: Connection[Any], stream_id: UUID, what: str = "stream") -> UUID:
+    """Whose a stream is, also if only seals are left of it; for operators, who see all tenants.
+
+    Raises `NotFound`.
+    """
+    row = connection.execute(statement("export", "tenant", "bichat.audit"), {"stream": stream_id}).fetchone()
+    if row is None:
+        raise NotFound(what=what)
+    tenant_id: UUID = row[0]
+    return tenant_id
 
 
 def only_tenant(connection: Connection[Any]) -> UUID | None:

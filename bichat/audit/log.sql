@@ -56,9 +56,6 @@ and (tenant_id, {columns}, notification_id) <= (%(tenant)s, {values}, %(end)s)
 -- name: position_at
 select bichat.position_at(%(moment)s);
 
--- name: tenant_of
-select tenant_id from bichat.stored_events where originator_id = %s order by originator_version limit 1;
-
 -- name: tenants
 -- Two of them, if there are two. Under zeros it is recorded that the whole log was checked.
 (select tenant_id from bichat.stored_events where tenant_id > %(zeros)s order by tenant_id limit 1)

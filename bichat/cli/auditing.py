@@ -12,11 +12,11 @@ from uuid import UUID
 import click
 
 from bichat.cli import database
-from bichat.errors import NotFound
 
 if TYPE_CHECKING:
     from bichat.audit.auditor import Auditor
     from bichat.projections.processes import Database
+    from bichat.projections.reads import Reads
 
 T = TypeVar("T")
 
@@ -51,11 +51,9 @@ def read(
     with database.opened() as db, stopped:
         with database.connected(db) as connection:
             if dialogue_id and not tenant:
-                tenant = log.tenant_of(connection, dialogue_id)
+                tenant = log.tenant_of(connection, dialogue_id, "dialogue")
             elif not tenant:
                 tenant = log.only_tenant(connection)
-        if tenant is None and dialogue_id:
-            raise NotFound(what="dialogue")
         if tenant is None:
             raise click.UsageError("Say whose: --tenant or --dialogue.")
         with wiring.writer(db) as executor:
@@ -72,11 +70,19 @@ async def _auditor(executor: Any, db: Database, tenant: UUID) -> AsyncIterator[A
     """The same that answers HTTP, on the same role of the database."""
     from bichat.audit.auditor import Auditor
     from bichat.events.envelope import Actor
+
+    async with pooled(db) as reads:
+        yield Auditor(executor, reads, tenant, Actor("system", "operator"))
+
+
+@asynccontextmanager
+async def pooled(db: Database) -> AsyncIterator[Reads]:
+    """What sees one tenant at a time."""
     from bichat.projections.reads import Reads
 
     reads = Reads(db.url, size=2)
     await reads.open()
     try:
-        yield Auditor(executor, reads, tenant, Actor("system", "operator"))
+        yield reads
     finally:
         await reads.close()

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, BinaryIO
+from tempfile import NamedTemporaryFile
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from uuid import UUID
 
 import click
 
-from bichat.cli import database
+from bichat.cli import auditing, database
 from bichat.cli.audit import audit
 from bichat.cli.keys import keys
 from bichat.cli.output import Progress, as_json, table
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from bichat.audit.offline import Proven
     from bichat.events.audit import Reading
     from bichat.events.proof.seals import Seal
-    from bichat.projections.processes import Database
+    from bichat.projections.processes import Database, Desk
 
 
 @audit.command()
@@ -69,18 +71,13 @@ def verify(
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="A new file; else standard output.")
 def export(dialogue_id: UUID, tenant_id: UUID | None, output: str | None) -> None:
     """Write a dialogue so that it proves itself: `bichat audit verify --file FILE --key PUBLIC_KEY`."""
-    from bichat.audit.prover import Prover
     from bichat.projections.processes import desk
 
-    with database.opened() as db, database.watched(), desk(db) as here:
+    stopped = database.interruptible("export", "nothing of it is kept, but that it was asked for")
+    with database.opened() as db, database.watched(), stopped, desk(db) as here:
         tenant = _recorded(db, "export", dialogue_id, tenant_id)
-        prover = Prover(db.url, here.keys, tenant, db.signing_key)
-        lines = prover.export(dialogue_id)
-        first = next(lines)  # nothing is written when there is nothing
         with _target(output) as target:
-            target.write(first)
-            for some in lines:
-                target.write(some)
+            asyncio.run(_export(db, here, tenant, dialogue_id, target))
 
 
 @keys.command()
@@ -132,6 +129,19 @@ def _verify_all(
     return found.valid
 
 
+async def _export(db: Database, here: Desk, tenant: UUID, dialogue_id: UUID, target: BinaryIO) -> None:
+    from anyio import CapacityLimiter
+
+    from bichat.audit.log import TenantLog
+    from bichat.audit.prover import Prover
+
+    async with auditing.pooled(db) as reads:
+        log = TenantLog(reads, tenant)
+        prover = Prover(db.url, here.keys, log, CapacityLimiter(1), db.signing_key)
+        async for some in prover.export(dialogue_id):
+            target.write(some)
+
+
 def _offline(file: BinaryIO, trusted: frozenset[bytes]) -> Proven:
     from bichat.audit import offline
 
@@ -140,7 +150,7 @@ def _offline(file: BinaryIO, trusted: frozenset[bytes]) -> Proven:
 
 def _recorded(db: Database, what: Reading, stream_id: UUID, tenant_id: UUID | None) -> UUID:
     """Records the reading of a stream, and returns whose it is; raises `NotFound`."""
-    from bichat.audit.export import tenant_of
+    from bichat.audit.log import tenant_of
     from bichat.errors import NotFound
 
     with database.connected(db) as connection:
@@ -169,11 +179,20 @@ def _target(output: str | None) -> Iterator[BinaryIO]:
     if output is None:
         yield sys.stdout.buffer
         return
+    if os.path.lexists(output):
+        raise click.BadParameter(f"{output} is there already", param_hint="-o")
+    place, name = os.path.split(output)
     try:
-        with open(output, "xb") as file:
-            yield file
-    except FileExistsError:
-        raise click.BadParameter(f"{output} is there already", param_hint="-o") from None
+        unfinished = NamedTemporaryFile(dir=place or ".", prefix=f".{name}.", delete=False)  # noqa: SIM115
+    except OSError as error:
+        raise click.BadParameter(f"{output}: {error.strerror}", param_hint="-o") from None
+    try:
+        with unfinished:
+            yield cast(BinaryIO, unfinished)
+        os.rename(unfinished.name, output)
+    except BaseException:
+        os.unlink(unfinished.name)
+        raise
 
 
 # --- what they say --------------------------------------------------------------------------------

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from itertools import accumulate
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import pytest
+from anyio import CapacityLimiter
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec.structs import replace
 
 from bichat.audit import offline
+from bichat.audit.checking import Single
 from bichat.audit.exported import Ending, Line, Manifest, encoded
+from bichat.audit.log import TenantLog
 from bichat.audit.offline import Proven
 from bichat.audit.prover import Prover
 from bichat.errors import NotFound
@@ -22,6 +29,7 @@ from bichat.errors.unusable import NotProven
 from bichat.events.codec import State
 from bichat.events.proof.seals import leaf
 from bichat.events.seal import GENESIS, Place, chain
+from bichat.projections.reads import Reads
 from tests.audit.sealed import END, OTHER, Log, sealed
 from tests.examples import DIALOGUE, OTHER_TENANT, TENANT
 
@@ -81,7 +89,28 @@ def data(log: Log) -> bytes:
 
 
 def exported(log: Log, **given: Any) -> bytes:
-    return b"".join(Prover(log.url, log.ledger.keys, given.pop("tenant", TENANT)).export(DIALOGUE))
+    return asyncio.run(in_pieces(log, **given))[-1]
+
+
+async def in_pieces(log: Log, tenant: UUID = TENANT) -> list[bytes]:
+    """The export after each piece."""
+    async with proving(log, tenant) as prover:
+        return list(accumulate([some async for some in prover.export(DIALOGUE)]))
+
+
+@asynccontextmanager
+async def proving(log: Log, tenant: UUID = TENANT) -> AsyncIterator[Prover]:
+    reads = Reads(log.url, size=1)
+    await reads.open()
+    try:
+        yield Prover(log.url, log.ledger.keys, TenantLog(reads, tenant), CapacityLimiter(1))
+    finally:
+        await reads.close()
+
+
+async def verified(log: Log, tenant: UUID = TENANT) -> Single | None:
+    async with proving(log, tenant) as prover:
+        return await prover.verify(DIALOGUE)
 
 
 def trusted(log: Log) -> frozenset[bytes]:
@@ -105,13 +134,12 @@ def test_an_export_is_whole_and_proves_what_it_shows(log: Log, data: bytes) -> N
 def test_another_tenants_dialogue_is_not_there(log: Log) -> None:
     with pytest.raises(NotFound):
         exported(log, tenant=OTHER_TENANT)
-    prover = Prover(log.url, log.ledger.keys, OTHER_TENANT)
     with pytest.raises(NotFound):
-        prover.verify(DIALOGUE)
+        asyncio.run(verified(log, OTHER_TENANT))
 
 
 def test_an_auditor_proves_a_dialogue_without_seeing_other_tenants(log: Log, data: bytes) -> None:
-    found = Prover(log.url, log.ledger.keys, TENANT).verify(DIALOGUE)
+    found = asyncio.run(verified(log))
     assert found
     assert (found.findings, found.events, found.sealed) == ([], END, END)
 
