@@ -24,6 +24,10 @@ create table bichat.dialogues_counts_vN_gN (
     dialogues bigint not null
 ) with (fillfactor = 50);
 
+-- The planner's statistics would keep samples of what people wrote, also of those who are forgotten.
+alter table bichat.dialogues_vN_gN
+    alter column label set statistics 0, alter column last_message set statistics 0;
+
 -- name: indexes
 alter table bichat.dialogues_vN_gN add primary key (id);
 alter table bichat.dialogues_counts_vN_gN add primary key (tenant_id, user_id, state);

@@ -29,6 +29,10 @@ create table bichat.replies_owners_vN_gN (
     user_id     text not null
 );
 
+-- The planner's statistics would keep samples of what people wrote, also of those who are forgotten.
+alter table bichat.replies_vN_gN
+    alter column detail set statistics 0;
+
 -- name: indexes
 alter table bichat.replies_vN_gN add primary key (message_id);
 alter table bichat.replies_owners_vN_gN add primary key (dialogue_id);

@@ -43,6 +43,14 @@ create table bichat.transcripts_turns_vN_gN (
     usage       jsonb       not null
 );
 
+-- The planner's statistics would keep samples of what people wrote, also of those who are forgotten.
+alter table bichat.transcripts_vN_gN
+    alter column label set statistics 0, alter column last_message set statistics 0;
+alter table bichat.transcripts_pages_vN_gN
+    alter column messages set statistics 0;
+alter table bichat.transcripts_turns_vN_gN
+    alter column detail set statistics 0, alter column partial set statistics 0;
+
 -- name: indexes
 alter table bichat.transcripts_vN_gN add primary key (id);
 alter table bichat.transcripts_pages_vN_gN add primary key (dialogue_id, page);
