@@ -78,7 +78,7 @@ def told(live: World, llmock: LLMock) -> UUID:
 
 def test_what_happened_is_listed_with_who_and_when(told: UUID, environ: dict[str, str]) -> None:
     listed = printed(environ, "events", "--dialogue", told)
-    assert [row.split()[5] for row in listed.splitlines()[1:]] == [
+    assert [row.split()[6] for row in listed.splitlines()[1:]] == [
         "DialogueStarted", "MessageAdded", "ReplyStarted", "ReplyFailed", "ReplyStarted", "MessageAdded",
         "DialogueRenamed", "DialogueDeleted",
     ]  # fmt: skip

@@ -118,6 +118,7 @@ def _row(one: AuditEvent) -> dict[str, Any]:
         "position": one.position,
         "at": at and at.isoformat(sep=" ", timespec="milliseconds").removesuffix("+00:00"),
         "who": f"{one.actor.kind} {line(one.actor.id)}" if one.actor else "",
+        "command": one.command_id,
         "type": one.type,
         "stream": one.stream_id,
         "version": one.version,
