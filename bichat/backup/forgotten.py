@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import ExitStack
 from uuid import UUID
+
+from msgspec import Struct
 
 from bichat.backup import agree
 from bichat.backup.sql import statement
@@ -13,13 +16,24 @@ from bichat.deltas import Deltas
 from bichat.events import schema
 from bichat.events.keys import register
 from bichat.events.ledger import Ledger
-from bichat.forgetting.erasing import Forgetting
+from bichat.forgetting.erasing import UNREADABLE, Forgetting
+from bichat.logs import described
 from bichat.projections.processes import Database
 from bichat.projections.verify import Progress
 
+log = logging.getLogger(__name__)
 
-def again(database: Database, progress: Progress) -> int:
-    """Makes log and register agree and finishes what the log does not know; returns how many erasures.
+
+class Again(Struct, frozen=True):
+    """Erasures that the backup did not know."""
+
+    done: int = 0
+    unsaid: list[UUID] = []
+    """Those of which the log cannot say that they are done: what is there of their persons cannot be read."""
+
+
+def again(database: Database, progress: Progress) -> Again:
+    """Makes log and register agree and finishes what the log does not know.
 
     May be interrupted at any moment and called again.
     """
@@ -38,19 +52,28 @@ def again(database: Database, progress: Progress) -> int:
         executor = Executor(ledger)
         executor.start()
         stack.callback(executor.close)
-        asyncio.run(_finish(executor, database.redis_url, ids, progress))
-    return len(ids)
+        unsaid = asyncio.run(_finish(executor, database.redis_url, ids, progress))
+    return Again(len(ids) - len(unsaid), unsaid)
 
 
-async def _finish(executor: Executor, redis_url: str | None, ids: list[UUID], progress: Progress) -> None:
+async def _finish(
+    executor: Executor, redis_url: str | None, ids: list[UUID], progress: Progress
+) -> list[UUID]:
+    """Those of which the log cannot say so; their keys are destroyed and their dialogues told."""
+    unsaid = []
     deltas = Deltas(redis_url) if redis_url else None
     try:
         forgetting = Forgetting(executor, deltas)
         for n, erasure_id in enumerate(ids, 1):
             erasure = await asyncio.to_thread(register.find, executor.ledger.keys, erasure_id)
-            if erasure:
-                await forgetting.resume(erasure)
+            try:
+                if erasure:
+                    await forgetting.resume(erasure)
+            except UNREADABLE as error:
+                log.warning("The log cannot say that erasure %s is done: %s", erasure_id, described(error))
+                unsaid.append(erasure_id)
             progress("forgetting", n, len(ids))
     finally:
         if deltas:
             await deltas.close()
+    return unsaid

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from msgspec import Struct
 from psycopg import Connection
@@ -33,6 +34,8 @@ class Restored(Struct, frozen=True, kw_only=True):
     manifest: Manifest
     forgotten: int
     """Erasures that the backup did not know, done again."""
+    unsaid: list[UUID]
+    """Those done again of which the log cannot say so: what is there of their persons cannot be read."""
     lost_seal: int | None
     """The newest seal before, when the backup does not have it."""
 
@@ -50,11 +53,11 @@ def restore(database: Database, directory: Path, progress: Progress) -> Restored
             _begin(connection, database.url, backup)
             load(connection, backup, progress)
         schema.migrate(database.url)
-        erasures = forgotten.again(database, progress)
+        again = forgotten.again(database, progress)
         _build(connection, database, progress)
         lost = _set_back(connection, database)
         connection.execute(statement("restores", "done"))
-    return Restored(manifest=backup.manifest, forgotten=erasures, lost_seal=lost)
+    return Restored(manifest=backup.manifest, forgotten=again.done, unsaid=again.unsaid, lost_seal=lost)
 
 
 def _unlock(database: Database, backup: Backup) -> None:

@@ -62,5 +62,12 @@ def restore(directory: Path) -> None:
     click.echo(f"{events:,} events up to position {manifest.position}, as of {at}")
     if done.forgotten:
         click.echo(f"Forgotten again: {done.forgotten}")
+    if done.unsaid:
+        listed = ", ".join(map(str, done.unsaid))
+        click.echo(
+            f"Forgotten again, too, but the log cannot say so ({listed}): what it has of these persons cannot"
+            " be read. `bichat audit verify` shows why; a projector tries it again.",
+            err=True,
+        )
     if done.lost_seal:
         click.echo(f"Lost: what was sealed after seal {manifest.seal}, up to seal {done.lost_seal}")

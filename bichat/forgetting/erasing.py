@@ -15,7 +15,8 @@ from bichat.commands.execute import Executor
 from bichat.commands.job import Once
 from bichat.commands.person import FinishErasure, OrderErasure
 from bichat.deltas import Deltas
-from bichat.errors import BeingForgotten, NotFound, Refused
+from bichat.errors import BeingForgotten, EventUnreadable, LogUnreadable, NotFound, Refused
+from bichat.errors.unusable import EventTooNew
 from bichat.events.envelope import Actor, Event, Metadata
 from bichat.events.keys import register
 from bichat.events.keys.data_keys import Person
@@ -23,6 +24,8 @@ from bichat.events.keys.register import Erasure
 from bichat.events.person import NOBODY, ErasureOrdered, stream_of
 from bichat.forgetting import finding, telling
 
+UNREADABLE = (EventUnreadable, EventTooNew, LogUnreadable)
+"""What is raised about the stream of a person that this code cannot read."""
 PATIENCE = 60.0
 """Seconds to wait for another who is at it."""
 
@@ -83,11 +86,15 @@ class Forgetting:
             await asyncio.sleep(0.2)
 
     async def resume(self, erasure: Erasure) -> None:
-        """Goes on with what somebody has left; what was never ordered is taken back."""
-        stream = await _thread(self._ledger.stream, _stream(erasure), NOBODY)
-        if erasure.ordered_at is None and stream.state.erasing != erasure.erasure_id:
-            await _thread(register.drop, self._keys, erasure.erasure_id)
-            return
+        """Goes on with what somebody has left; what was never ordered is taken back.
+
+        Raises an `UNREADABLE` kind when the log cannot say that it is done; all else is.
+        """
+        if erasure.ordered_at is None:
+            stream = await _thread(self._ledger.stream, _stream(erasure), NOBODY)
+            if stream.state.erasing != erasure.erasure_id:
+                await _thread(register.drop, self._keys, erasure.erasure_id)
+                return
         await self.finish(await _thread(register.ordered, self._keys, erasure))
 
     # --- the steps --------------------------------------------------------------------------------
@@ -135,13 +142,19 @@ class Forgetting:
         )
 
     async def _finish(self, erasure: Erasure) -> Forgotten:
-        order = await self._ordered(erasure)
+        try:
+            order: Event | Exception = await self._ordered(erasure)
+        except UNREADABLE as error:  # the register knows the order, so keys and text go all the same
+            order = error
+        cause = order if isinstance(order, Event) else None
         if erasure.destroyed_at is None:
             key_ids = await _thread(register.keys_of, self._keys, erasure)
             await _thread(self._ledger.void, key_ids)
-            unreadable = await telling.tell(self._executor, erasure, order, self._progress)
-            told = await _thread(finding.told, self._ledger, erasure, order)
+            unreadable = await telling.tell(self._executor, erasure, cause, self._progress)
+            told = await _thread(finding.told, self._ledger, erasure, cause)
             erasure = await _thread(register.destroy, self._keys, erasure, told, unreadable)
+        if isinstance(order, Exception):
+            raise order
         finished = FinishErasure(
             tenant_id=erasure.tenant_id, user_id=erasure.user_id, erasure_id=erasure.erasure_id,
             dialogues=erasure.dialogues, keys=erasure.keys,

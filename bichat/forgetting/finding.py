@@ -121,9 +121,10 @@ def last_order(
     return None
 
 
-def told(ledger: Ledger, erasure: Erasure, order: Event) -> int:
-    """How many dialogues have dropped their text for an erasure."""
-    return ledger.count(erasure.tenant_id, TextErased.__name__, erasure.erasure_id, order.position)
+def told(ledger: Ledger, erasure: Erasure, order: Event | None) -> int:
+    """How many dialogues have dropped their text for an erasure, since its order if that can be read."""
+    since = order.position if order else 0
+    return ledger.count(erasure.tenant_id, TextErased.__name__, erasure.erasure_id, since)
 
 
 def _stream(row: StoredRow) -> UUID:

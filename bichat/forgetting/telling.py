@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 async def tell(
-    executor: Executor, erasure: Erasure, order: Event, progress: Callable[[int, int], None]
+    executor: Executor, erasure: Erasure, order: Event | None, progress: Callable[[int, int], None]
 ) -> list[UUID]:
     """Every dialogue of the person drops its text; those that could not be told."""
     found = await asyncio.to_thread(finding.dialogues_of, executor.ledger, erasure.tenant_id, erasure.user_id)
@@ -46,7 +46,9 @@ async def tell(
     return deaf
 
 
-async def _told(executor: Executor, erasure: Erasure, order: Event, dialogue_id: UUID, *, sure: bool) -> bool:
+async def _told(
+    executor: Executor, erasure: Erasure, order: Event | None, dialogue_id: UUID, *, sure: bool
+) -> bool:
     """Whether it is told. `sure`: it is known to be of the person."""
     if not sure:
         owner = await asyncio.to_thread(finding.owner, executor.ledger, dialogue_id)
@@ -67,9 +69,9 @@ async def _told(executor: Executor, erasure: Erasure, order: Event, dialogue_id:
     return False
 
 
-def by(erasure: Erasure, order: Event) -> Metadata:
+def by(erasure: Erasure, order: Event | None) -> Metadata:
     """In the name of who asked for it, whoever does it."""
     return Metadata(
         tenant_id=erasure.tenant_id, actor=erasure.actor, command_id=erasure.erasure_id,
-        cause=Cause(order.stream_id, order.version),
+        cause=Cause(order.stream_id, order.version) if order else None,
     )  # fmt: skip

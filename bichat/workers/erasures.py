@@ -10,9 +10,10 @@ from contextlib import contextmanager
 
 from bichat.commands.execute import Executor
 from bichat.deltas import Deltas
-from bichat.errors import Stopping, Unavailable
+from bichat.errors import LogUnavailable, Stopping, Unavailable
 from bichat.events.keys import register
 from bichat.forgetting.erasing import Forgetting
+from bichat.logs import described
 
 LEFT = 5.0
 """Seconds after which whoever was asked should be done; who is still at it keeps others off."""
@@ -47,7 +48,12 @@ async def _look(executor: Executor, redis_url: str) -> bool:
     try:
         for erasure in found:
             log.info("The erasure %s was left in the middle: it goes on", erasure.erasure_id)
-            await Forgetting(executor, deltas).resume(erasure)
+            try:
+                await Forgetting(executor, deltas).resume(erasure)
+            except (Stopping, LogUnavailable):
+                raise  # it is the same with all others
+            except Exception as error:  # whatever ails this one
+                log.warning("The erasure %s was not finished: %s", erasure.erasure_id, described(error))
     finally:
         await deltas.close()
     return bool(await asyncio.to_thread(register.under_way, keys, LEFT))

@@ -12,7 +12,7 @@ import pytest
 from bichat.backup.dump import back_up
 from bichat.backup.restore import restore
 from bichat.commands.execute import Executor
-from bichat.commands.person import OrderErasure
+from bichat.commands.person import OrderErasure, PlaceHold, ReleaseHold
 from bichat.errors.backup import (
     RestoreRefused,
     RestoreUnfinished,
@@ -39,7 +39,7 @@ from tests.backup.world import (
     talk,
     write,
 )
-from tests.examples import MASTER_KEY, TENANT, by, opened, start, writing
+from tests.examples import HOLD, MASTER_KEY, TENANT, by, opened, start, writing
 from tests.projections.test_rebuild import follow
 
 
@@ -214,3 +214,39 @@ def test_what_was_asked_and_never_ordered_does_not_hide_an_erasure_that_was(
             ErasureOrdered, PersonErased,
         ]  # fmt: skip
         assert register.under_way(ledger.keys, 0) == []
+
+
+@pytest.mark.usefixtures("made")
+def test_who_was_forgotten_and_cannot_be_read_about_is_forgotten_again_and_keeps_nobody_from_starting(
+    log: str, there: Database, redis_url: str, tmp_path: Path, environ: dict[str, str]
+) -> None:
+    store = there.keys_url
+    with opened(log, store) as ledger, writing(ledger) as executor:
+        hold = PlaceHold(tenant_id=TENANT, user_id="anna", hold_id=HOLD, reason="A lawsuit")
+        asyncio.run(executor.execute(hold, by("olga")))
+        release = ReleaseHold(tenant_id=TENANT, user_id="anna", hold_id=HOLD)
+        asyncio.run(executor.execute(release, by("olga")))
+    damage = "update bichat.stored_events set state = %s where topic = 'HoldPlaced' returning state"
+    with psycopg.connect(log, autocommit=True) as connection:
+        (good,) = connection.execute(
+            "select state from bichat.stored_events where topic = 'HoldPlaced'"
+        ).fetchone() or (b"",)
+        connection.execute(damage, (b"x",))
+        back_up(log, tmp_path / "c", quiet)
+        connection.execute(damage, (good,))
+    for user in ("anna", "ben"):
+        forget(log, store, redis_url, user)
+    done = bichat("restore", tmp_path / "c", **environ, DATABASE_URL=there.url)
+    assert done.returncode == 0, done.stderr
+    assert "Forgotten again: 1" in done.stdout
+    assert "Forgotten again, too, but the log cannot say so" in done.stderr
+    with schema.connect(there.url) as connection:
+        schema.check(connection)
+        topics = [t for (t,) in connection.execute("select topic from bichat.stored_events")]
+    assert topics.count("TextErased") == 2
+    assert topics.count("PersonErased") == 1
+    assert not says(there.url, SECRET)
+    assert not says(there.url, KEPT)
+    with opened(there.url, store) as ledger:
+        assert not ledger.keys.generations(TENANT, "anna")
+        assert len(register.under_way(ledger.keys, 0)) == 1  # a projector tries it again

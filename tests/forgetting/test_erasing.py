@@ -363,6 +363,40 @@ def test_a_dialogue_that_cannot_be_read_does_not_keep_the_key_alive(
     assert keys_of(keys_url) == [False]
 
 
+def test_a_person_who_cannot_be_read_about_keeps_nobody_from_being_forgotten(  # noqa: PLR0917 - two stores and the rest
+    ledger: Ledger, executor: Executor, database_url: str, keys_url: str, redis_url: str,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    users = ("anna", "bob")
+    mine, theirs = (start(user=user) for user in users)
+    for command, user in zip((mine, theirs), users, strict=True):
+        run(executor, command, by(user))
+        ask = register.ask(ledger.keys, TENANT, user, OLGA)
+        run(executor, OrderErasure(tenant_id=TENANT, user_id=user, erasure_id=ask.erasure_id))
+        register.ordered(ledger.keys, ask)
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "update bichat.stored_events set state = 'x' where originator_id = %s",
+            (stream_of(TENANT, "anna"),),
+        )
+    monkeypatch.setattr(erasures, "LEFT", 0.0)
+    stop = threading.Event()
+    with opened(database_url, keys_url) as fresh, writing(fresh) as other:
+        left = threading.Thread(target=erasures.run, args=(other, redis_url, stop, 0.05), daemon=True)
+        left.start()
+        for _ in range(200):
+            if len(register.under_way(ledger.keys, 0)) == 1 and keys_of(keys_url) == [False]:
+                break
+            stop.wait(0.05)
+        stop.set()
+        left.join(5)
+    assert [one.user_id for one in register.under_way(ledger.keys, 0)] == ["anna"]
+    assert "was not finished: Event ErasureOrdered at version 1" in caplog.text
+    for command, user in zip((mine, theirs), users, strict=True):
+        assert keys_of(keys_url, user) == [False]
+        assert kinds(ledger, command.dialogue_id)[-1] == "TextErased"
+
+
 def test_a_dialogue_that_takes_nothing_any_more_does_not_keep_the_key_alive_either(
     ledger: Ledger, executor: Executor, database_url: str, keys_url: str, redis_url: str
 ) -> None:
