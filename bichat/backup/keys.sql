@@ -83,7 +83,7 @@ on conflict (one) do update set number = excluded.number, hash = excluded.hash, 
 where a.number < excluded.number;
 
 -- name: merge_set_backs
-insert into bichat_keys.set_backs select * from came_set_backs on conflict (kept) do nothing;
+insert into bichat_keys.set_backs select * from came_set_backs on conflict (kept, lost) do nothing;
 
 -- name: masters
 select distinct k.master from came_data_keys k where k.wrapped is not null

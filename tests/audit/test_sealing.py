@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import pairwise
@@ -16,21 +17,32 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
+from psycopg.pq import TransactionStatus
 
+from bichat.audit import checking
 from bichat.errors.unusable import WrongSetting
 from bichat.events import schema
 from bichat.events.proof import merkle, sealing, seals
 from bichat.events.proof.seals import Seal
 from bichat.events.proof.signing import Signer, public_key, written
+from bichat.projections.processes import Database, Pool
 from bichat.workers import sealing as loop
 from tests.audit.sealed import Log
-from tests.examples import by, opened, start, writing
+from tests.examples import MASTER_KEY, by, opened, start, writing
 
 
 @pytest.fixture
 def log(database_url: str) -> Iterator[Log]:
     with opened(database_url) as ledger:
         yield Log(database_url, ledger)
+
+
+def until(true: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def everything(log: Log) -> list[Seal]:
@@ -132,14 +144,57 @@ def test_the_loop_seals_and_outlives_what_goes_wrong(log: Log, caplog: pytest.Lo
         thread = threading.Thread(target=loop.run, args=(log.url, log.signer, stop, 0.05))
         thread.start()
         log.execute(start())
-        while "The log was not sealed" not in caplog.text:
-            pass
+        until(lambda: "The log was not sealed" in caplog.text)
         connection.execute("alter table bichat.away rename to seals")
-    while "Sealed 2 events: seal 1, root " not in caplog.text:
-        pass
+    until(lambda: "Sealed 2 events: seal 1, root " in caplog.text)
     stop.set()
     thread.join(5)
     assert not thread.is_alive()
+
+
+def test_a_seal_with_another_position_is_told_once_and_does_not_end_sealing(
+    log: Log, caplog: pytest.LogCaptureFixture
+) -> None:
+    log.execute(start())
+    log.seal()
+    with psycopg.connect(log.url, autocommit=True) as connection:
+        connection.execute("update bichat.seals set position = 1000000")
+    for _ in range(3):
+        log.execute(start())
+        log.seal()
+    told = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert len(told) == 1
+    assert told[0] == "Seal 1 was changed: `bichat audit verify` says more"
+    assert [one.number for one in everything(log)] == [1, 2, 3, 4]
+    assert covered(log) == (8, 8)
+    database = Database(url=log.url, keys_url=log.url, master_key=MASTER_KEY)
+    found = checking.verify(database, Pool(database, 1), lambda step, done, total: None)
+    assert [(one.seal, one.what) for one in found.findings] == [(1, "seal changed")]
+
+
+def test_the_key_is_not_asked_for_while_the_log_is_held(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    log.execute(start())
+    asked: list[TransactionStatus] = []
+    with schema.connect(log.url) as connection:
+        real = Signer.key
+
+        def key(self: Signer) -> Ed25519PrivateKey:
+            asked.append(connection.info.transaction_status)
+            return real(self)
+
+        monkeypatch.setattr(Signer, "key", key)
+        assert sealing.seal(connection, log.signer)
+    assert asked == [TransactionStatus.IDLE]
+
+
+def test_what_is_signed_is_read_in_one_way_only(log: Log) -> None:
+    log.execute(start())
+    log.seal()
+    [one] = everything(log)
+    other = replace(one, root=one.root + one.previous[:1], previous=one.previous[1:])
+    assert other.signed() == one.signed()
+    assert one.is_signed([one.public_key])
+    assert not other.is_signed([one.public_key])
 
 
 def test_the_key_is_made_once_and_kept_wrapped_or_given(log: Log) -> None:

@@ -247,6 +247,21 @@ def test_after_seals_were_cut_off_numbers_go_on_and_the_gap_stays(log: Log) -> N
     assert (found.what, found.reason) == ("seal removed", "seal 2 is missing, seal 3 follows")
 
 
+def test_the_same_backup_may_be_restored_again(log: Log) -> None:
+    cut = TAMPERINGS["log and seals cut off"][0]
+    tamper(log, cut)
+    assert log.signer.set_back(1)
+    log.execute(start())
+    log.seal()  # seal 3
+    tamper(
+        log,
+        [statement.replace("seal = 2", "seal = 3").replace("number = 2", "number = 3") for statement in cut],
+    )
+    assert log.signer.set_back(1)
+    assert [(one.kept, one.lost) for one in log.signer.remembered().set_backs] == [(1, 2), (1, 3)]
+    assert whole(log).valid
+
+
 def test_seals_that_went_with_a_restore_are_no_tampering(log: Log) -> None:
     tamper(log, TAMPERINGS["log and seals cut off"][0])
     assert log.signer.set_back(1)

@@ -17,9 +17,10 @@ create table bichat_keys.anchor (
 
 -- Seals that went when an older backup of the log was restored, as whoever restored it has said.
 create table bichat_keys.set_backs (
-    kept   bigint      primary key,  -- the last seal that the backup has
-    lost   bigint      not null,     -- the last one that is gone
-    hash   bytea       not null,     -- of that
+    kept   bigint      not null,  -- the last seal that the backup has
+    lost   bigint      not null,  -- the last one that is gone
+    hash   bytea       not null,  -- of that
     at     timestamptz not null default clock_timestamp(),
+    primary key (kept, lost),  -- a backup can be restored again
     check (lost > kept)
 );

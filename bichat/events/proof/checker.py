@@ -34,7 +34,7 @@ class Checker:
 
     def __init__(self, remembered: Remembered, trusted: frozenset[bytes] | None = None) -> None:
         """`trusted`: the public keys whose signatures count; else those that the keys store has."""
-        self._anchor, self._set_backs = remembered.anchor, {one.kept: one for one in remembered.set_backs}
+        self._anchor, self._set_backs = remembered.anchor, remembered.set_backs
         self._trusted = remembered.public_keys if trusted is None else trusted
         self._previous: bytes | None = FIRST
         self._position = 0
@@ -51,7 +51,8 @@ class Checker:
             if wrong:
                 yield Finding(what=wrong[0], seal=number, reason=wrong[1])
             self._previous = None if wrong else one.hash
-            self._position, self.newest, self.count = one.seal.position, one, self.count + 1
+            self._position = self._position if wrong else one.seal.position
+            self.newest, self.count = one, self.count + 1
         if cut := self._cut():
             yield cut
 
@@ -60,8 +61,8 @@ class Checker:
         last = self.newest.seal.number if self.newest else 0
         if number == last + 1:
             return None
-        gone = self._set_backs.get(last)
-        if gone and gone.lost == number - 1:
+        gone = next((one for one in self._set_backs if (one.kept, one.lost) == (last, number - 1)), None)
+        if gone:
             self._previous = gone.hash
             return None
         self._previous = None
@@ -97,7 +98,7 @@ class Checker:
         last = self.newest.seal.number if self.newest else 0
         if self._anchor is None or self._anchor.number <= last:
             return None
-        if self._set_backs.get(last) == SetBack(last, self._anchor.number, self._anchor.hash):
+        if SetBack(last, self._anchor.number, self._anchor.hash) in self._set_backs:
             return None
         newest = self._anchor.number
         which = f"seals {last + 1} to {newest} are" if newest > last + 1 else f"seal {newest} is"

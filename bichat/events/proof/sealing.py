@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from psycopg import Connection
 
 from bichat.events.proof import merkle, seals
@@ -53,9 +54,17 @@ def seal(connection: Connection[Any], signer: Signer, most: int = EVENTS) -> Sea
             and newest.seal.is_signed(remembered.public_keys)
         ):
             signer.anchor(newest.seal)  # whoever sealed it ended before that
+        sound = seals.newest_of(connection, remembered.public_keys)
+        after = sound.seal.position if sound else 0
+        if _head(connection) <= after:
+            return None
+        before = _before(newest, remembered.anchor)
+        if newest and newest != sound:  # what it says of its position counts for nothing
+            log.error("Seal %d was changed: `bichat audit verify` says more", newest.seal.number)
+        key = signer.key()  # before the log is held: it is in another database
         with connection.transaction():
             connection.execute("set transaction isolation level repeatable read")
-            new = _next(connection, newest, remembered.anchor, signer, most)
+            new = _next(connection, after, before, key, most)
         if new:
             signer.anchor(new)
         return new
@@ -63,25 +72,26 @@ def seal(connection: Connection[Any], signer: Signer, most: int = EVENTS) -> Sea
 
 def seal_all(connection: Connection[Any], signer: Signer) -> Iterator[Seal]:
     """Seals everything that is in the log now, in as many seals as it takes."""
-    row = connection.execute("select bichat.head()").fetchone()
-    head, newest = row[0] if row else 0, seals.newest(connection)
-    position = newest.seal.position if newest else 0
+    head, position = _head(connection), 0
     while position < head and (new := seal(connection, signer)):
         yield new
         position = new.position
 
 
+def _head(connection: Connection[Any]) -> int:
+    row = connection.execute("select bichat.head()").fetchone()
+    return row[0] if row else 0
+
+
 def _next(
-    connection: Connection[Any], newest: Stored | None, anchor: Anchor | None, signer: Signer, most: int
+    connection: Connection[Any], after: int, before: tuple[int, bytes], key: Ed25519PrivateKey, most: int
 ) -> Seal | None:
-    after = newest.seal.position if newest else 0
     row = connection.execute(_NEXT, (after, most)).fetchone()
     if not row or not row[1]:
         return None
     heads = connection.execute(_HEADS, (after, row[0]), binary=True).fetchall()
-    number, previous = _before(newest, anchor)
+    number, previous = before
     leaves = [Leaf(s, t, version, number + 1, leaf(t, s, version, hash_)) for s, t, version, hash_ in heads]
-    key = signer.key()
     new = Seal(
         number=number + 1, position=row[0], events=row[1], streams=len(leaves), at=datetime.now(UTC),
         root=merkle.root([one.leaf for one in leaves]), previous=previous,
@@ -102,7 +112,8 @@ def _before(newest: Stored | None, anchor: Anchor | None) -> tuple[int, bytes]:
     So nothing is covered up: numbers go on after the gap, and the hash of what is missing stays named.
     """
     if anchor and _is_behind(newest, anchor):
-        log.error("Seal %d is gone or was changed: `bichat audit verify` says more", anchor.number)
+        if newest is None or newest.seal.number < anchor.number:
+            log.error("Seal %d is gone: `bichat audit verify` says more", anchor.number)
         return anchor.number, anchor.hash
     return (newest.seal.number, newest.seal.hash) if newest else (0, FIRST)
 

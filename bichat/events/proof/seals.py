@@ -54,8 +54,8 @@ class Seal(Struct, frozen=True, kw_only=True):
 
     def is_signed(self, known: Container[bytes]) -> bool:
         """Whether the signature is right, and by one of the public keys that are `known`."""
-        if self.public_key not in known:
-            return False
+        if self.public_key not in known or any(len(one) != 32 for one in (self.root, self.previous)):
+            return False  # at other lengths, what is signed could be read in several ways
         try:
             Ed25519PublicKey.from_public_bytes(self.public_key).verify(self.signature, self.signed())
         except (InvalidSignature, ArithmeticError, TypeError, ValueError):  # also of what nobody signs
@@ -100,6 +100,7 @@ _NEWEST = """
 select number, position, events, streams, at, root, previous, public_key, signature, hash, null
 from bichat.seals order by number desc limit 1
 """
+_BEFORE = _NEWEST.replace("order by", "where number < %s order by")
 _SEAL = _NEWEST.replace("order by number desc limit 1", "where number = %s")
 
 
@@ -119,6 +120,15 @@ def newest(connection: Connection[Any]) -> Stored | None:
     """The last seal."""
     row = connection.execute(_NEWEST.encode(), binary=True).fetchone()
     return stored(row) if row else None
+
+
+def newest_of(connection: Connection[Any], known: Container[bytes]) -> Stored | None:
+    """The newest seal that is what was hashed, and signed by one of the public keys that are `known`."""
+    one = newest(connection)
+    while one and not (one.seal.hash == one.hash and one.seal.is_signed(known)):
+        row = connection.execute(_BEFORE.encode(), (one.seal.number,), binary=True).fetchone()
+        one = stored(row) if row else None
+    return one
 
 
 def numbered(connection: Connection[Any], number: int) -> Stored | None:

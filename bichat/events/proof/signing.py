@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,11 @@ _ANCHOR = (
 
 _SET_BACK = (
     "insert into bichat_keys.set_backs (kept, lost, hash) values (%s, %s, %s)"
-    " on conflict (kept) do update set lost = excluded.lost, hash = excluded.hash, at = clock_timestamp()"
+    " on conflict (kept, lost) do update set hash = excluded.hash, at = clock_timestamp()"
 )
+
+
+log = logging.getLogger(__name__)
 
 
 class Anchor(Struct, frozen=True):
@@ -74,10 +78,18 @@ class Signer:
             connection.execute("select pg_advisory_xact_lock(hashtextextended('bichat_keys.signing', 0))")
             if self._given:
                 key = Ed25519PrivateKey.from_private_bytes(self._given)
-                connection.execute(_KEEP, (key.public_key().public_bytes_raw(), None, None))
+                public = key.public_key().public_bytes_raw()
+                if connection.execute(_KEEP, (public, None, None)).rowcount:
+                    # Whoever checks later trusts it: if the setting is wrong, somebody should hear of it now.
+                    log.warning("Seals are signed with another key from now on: %s", written(public))
                 return key
             found = connection.execute(_NEWEST).fetchone()
             return self._unwrap(*found) if found else self._make(connection)
+
+    def public(self) -> bytes:
+        """The public key of what signs now."""
+        key = Ed25519PrivateKey.from_private_bytes(self._given) if self._given else self.key()
+        return key.public_key().public_bytes_raw()
 
     def remembered(self) -> Remembered:
         """The public keys that have ever signed here, the anchor, and what restores have said."""
