@@ -54,6 +54,9 @@ class Proof(Struct, frozen=True, kw_only=True):
     reason: str | UnsetType = UNSET
     sealed_version: int
     seal: ProvingSeal | None
+    checked: int
+    """The seal from which on the chain of seals was followed, by hash, to the newest one; of those
+    before, the ones over the dialogue. Whether leaves of later ones were touched, `bichat audit verify` tells."""
 
 
 @get("/dialogues/{dialogue_id:str}/verify", opt=AUDITOR)
@@ -108,6 +111,7 @@ def _told(found: Single) -> Proof:
         reason=UNSET if wrong is None else str(wrong) if about_seal else f"{wrong.what}: {wrong.reason}",
         sealed_version=found.sealed,
         seal=_seal(found.seal) if found.seal else None,
+        checked=found.checked,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from msgspec import Struct
+from msgspec.structs import replace
 from psycopg import Connection
 
 from bichat.events import slices
@@ -23,6 +24,8 @@ from bichat.projections.verify import Progress, snapshot
 
 SHOWN = 20
 """Findings that are told of each kind of thing: streams, seals."""
+RECENT = 10_000
+"""Seals, about a week of them, that are followed to the newest one for a swift check."""
 _END = 2**63 - 1
 
 
@@ -59,6 +62,8 @@ class Single(Struct, frozen=True, kw_only=True):
     """The newest one over it."""
     findings: list[Finding]
     """Of the stream, then of seals."""
+    checked: int = 1
+    """The seal from which on the chain of seals was followed to the newest one."""
 
 
 class _Part(Struct, frozen=True):
@@ -132,19 +137,42 @@ def single(
         over = [n for (n,) in connection.execute(_sql("seals_over"), (stream_id,))]
         checker = Checker(remembered, trusted)
         of_seals = list(checker.check(seals.read(connection, over)))
-        only = Slice(0, stream_id, None, only=(stream_id,))
-        one = next(chains.check(connection, only, _sealed(checker, of_seals)), None)
-        newest = seals.numbered(connection, one.seal) if one else None
-        if one and one.wrong is None and not of_seals:
-            of_seals = list(_unfit(connection, one.seal))
+        found = _single(connection, stream_id, checker, of_seals)
+        if found and not found.findings:
+            number = found.seal.number if found.seal else 0
+            found = replace(found, findings=list(_unfit(connection, number))[:SHOWN])
+    return found
+
+
+def _single(
+    connection: Connection[Any], stream_id: UUID, checker: Checker, of_seals: list[Finding]
+) -> Single | None:
+    only = Slice(0, stream_id, None, only=(stream_id,))
+    one = next(chains.check(connection, only, _sealed(checker, of_seals)), None)
     if one is None:
         return None
-    found = _finding(one)
+    found, newest = _finding(one), seals.numbered(connection, one.seal)
     return Single(
         stream_id=one.stream_id, tenant_id=one.tenant_id, events=one.events, head=one.head,
         sealed=one.sealed, seal=newest.seal if newest else None,
         findings=([found] if found else []) + of_seals[:SHOWN],
     )  # fmt: skip
+
+
+def swift(connection: Connection[Any], remembered: Remembered, stream_id: UUID) -> Single | None:
+    """Checks one stream and the seals over it, with their leaves; of the newest `RECENT` seals the hashes.
+
+    What it costs does not grow with what was sealed since: whether a later leaf was said to be another's is
+    for `single`.
+    """
+    with snapshot(connection):
+        over = [n for (n,) in connection.execute(_sql("seals_over"), (stream_id,))]
+        last = seals.newest(connection)
+        first = max(1, last.seal.number - RECENT + 1) if last else 1
+        checker = Checker(remembered, first=first)
+        of_seals = list(checker.check(seals.recent(connection, over, first)))
+        found = _single(connection, stream_id, checker, of_seals)
+    return found and replace(found, checked=first)
 
 
 def _unfit(connection: Connection[Any], after: int) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from anyio import CapacityLimiter, to_thread
 from msgspec import Struct
 from psycopg import Connection
 
-from bichat.audit.checking import Single, bind, single
+from bichat.audit.checking import Single, bind, swift
 from bichat.audit.export import expect_dialogue, export
 from bichat.audit.log import TenantLog
 from bichat.errors import ReadsUnavailable
@@ -53,7 +53,7 @@ class Prover(Struct, frozen=True):
             bind(connection, self.log.tenant_id)
             tenant = statement("export", "tenant", "bichat.audit")
             expect_dialogue(connection.execute(tenant, {"stream": dialogue_id}).fetchall())
-            return single(connection, remembered, dialogue_id)
+            return swift(connection, remembered, dialogue_id)
 
     def _seal(self) -> None:
         with self._connection() as connection:

@@ -56,6 +56,7 @@ def test_a_dialogue_is_checked_and_sealed_by_its_export(
     events = carl.get(f"/v1/audit/dialogues/{asked[0]}/events").json()["data"]
     assert before == {
         "valid": True, "events": 4, "head_hash": events[-1]["hash"], "sealed_version": 0, "seal": None,
+        "checked": 1,
     }  # fmt: skip
     told = carl.get(proof(asked[0], "export"))
     assert told.status_code == 200

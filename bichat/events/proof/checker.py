@@ -32,8 +32,15 @@ class Finding(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Checker:
     """Told every seal in order; `newest` is the last one that it was told."""
 
-    def __init__(self, remembered: Remembered, trusted: frozenset[bytes] | None = None) -> None:
-        """`trusted`: the public keys whose signatures count; else those that the keys store has."""
+    def __init__(
+        self, remembered: Remembered, trusted: frozenset[bytes] | None = None, first: int = 1
+    ) -> None:
+        """`trusted`: the public keys whose signatures count; else those that the keys store has.
+
+        `first`: the seal from which on it is told all of them; of those before, only some. Then signatures
+        are checked only of seals that come with their leaves.
+        """
+        self._first = first
         self._anchor, self._set_backs = remembered.anchor, remembered.set_backs
         self._trusted = remembered.public_keys if trusted is None else trusted
         self._previous: bytes | None = FIRST
@@ -61,6 +68,10 @@ class Checker:
         last = self.newest.seal.number if self.newest else 0
         if number == last + 1:
             return None
+        if last + 1 < self._first:
+            self._previous, last = None, self._first - 1
+            if number <= self._first:
+                return None
         gone = next((one for one in self._set_backs if (one.kept, one.lost) == (last, number - 1)), None)
         if gone:
             self._previous = gone.hash
@@ -75,7 +86,7 @@ class Checker:
             return "seal changed", "what it says is not what was hashed"
         if self._previous is not None and seal.previous != self._previous:
             return "seal forged", "it does not name the seal before it"
-        if not seal.is_signed(self._trusted):
+        if (self._first == 1 or one.leaves is not None) and not seal.is_signed(self._trusted):
             known = seal.public_key in self._trusted
             by = f"it is signed by {written(seal.public_key)}, which is not trusted here"
             return "seal forged", "its signature is wrong" if known else by

@@ -96,6 +96,11 @@ from bichat.seals order by number
 _AS_READER = _SEALS.format(leaves="bichat.leaves_of(number)")
 # A function in the log that is checked could have been replaced: who may, looks for himself.
 _AS_OWNER = _SEALS.format(leaves="leaf from bichat.seal_leaves where seal = number order by stream_id")
+_RECENT = """
+select number, position, events, streams, at, root, previous, public_key, signature, hash,
+       case when number = any(%(deep)s::bigint[]) then array(select bichat.leaves_of(number)) end
+from bichat.seals where number = any(%(deep)s::bigint[]) or number >= %(first)s order by number
+"""
 _NEWEST = """
 select number, position, events, streams, at, root, previous, public_key, signature, hash, null
 from bichat.seals order by number desc limit 1
@@ -112,6 +117,14 @@ def read(connection: Connection[Any], deep: Sequence[int] = (), *, owner: bool =
     with connection.cursor("seals", binary=True, row_factory=tuple_row) as cursor:
         query = _AS_OWNER if owner else _AS_READER
         cursor.execute(query.encode(), {"deep": list(deep), "after": max(deep, default=0)})
+        while rows := cursor.fetchmany(4):
+            yield from map(stored, rows)
+
+
+def recent(connection: Connection[Any], over: Sequence[int], first: int) -> Iterator[Stored]:
+    """In order: those `over` something, with their leaves, and all from number `first` on, without."""
+    with connection.cursor("recent", binary=True, row_factory=tuple_row) as cursor:
+        cursor.execute(_RECENT.encode(), {"deep": list(over), "first": first})
         while rows := cursor.fetchmany(4):
             yield from map(stored, rows)
 
