@@ -15,6 +15,7 @@ from bichat.backup.sql import statement
 from bichat.errors import EventUnreadable
 from bichat.events.codec import EventMapper
 from bichat.events.envelope import Event
+from bichat.events.keys import data_keys
 from bichat.events.person import ErasureOrdered, PersonErased
 from bichat.events.recorder import COLUMNS, stored_row
 
@@ -90,5 +91,5 @@ def settle(known: Said, keys: Connection[Any]) -> int:
             times = (event.recorded_at, event.recorded_at, at, at)
             keys.execute(statement("agree", "register"), (*values, *times, *counted))
     reopened = keys.execute(statement("agree", "reopen"), (list(known.done),)).rowcount
-    keys.execute(statement("agree", "changed"))
+    data_keys.changed(keys)
     return reopened

@@ -40,6 +40,3 @@ where not erasure_id = any(%s) and erasure_id in (
 
 -- name: under_way
 select erasure_id from bichat_keys.erasures where done_at is null order by asked_at;
-
--- name: changed
-update bichat_keys.changes set number = number + 1;
