@@ -88,6 +88,3 @@ insert into bichat_keys.set_backs select * from came_set_backs on conflict (kept
 -- name: masters
 select distinct k.master from came_data_keys k where k.wrapped is not null
 union select s.master from came_signing_keys s where s.wrapped is not null;
-
--- name: changed
-update bichat_keys.changes set number = number + 1;

@@ -14,6 +14,7 @@ from bichat.backup.sql import filled, statement
 from bichat.errors.backup import BackupDamaged, RestoreRefused
 from bichat.errors.unusable import WrongMasterKey
 from bichat.events import schema
+from bichat.events.keys import data_keys
 from bichat.events.keys.masters import fingerprint
 from bichat.projections.processes import Database
 
@@ -80,6 +81,7 @@ def _merge(connection: Connection[Any], known: agree.Said) -> tuple[int, int]:
     tenants, users, times = known.persons()
     values = {"void": known.void, "tenants": tenants, "users": users, "times": times}
     found = [whole for (whole,) in connection.execute(statement("keys", "merge_data_keys"), values)]
-    for block in ("destroy", "merge_signing_keys", "merge_anchor", "merge_set_backs", "in_use", "changed"):
+    for block in ("destroy", "merge_signing_keys", "merge_anchor", "merge_set_backs", "in_use"):
         connection.execute(statement("keys", block))
+    data_keys.changed(connection)
     return len(found), found.count(False)
