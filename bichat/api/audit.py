@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 from uuid import UUID
 
+from anyio import to_thread
 from litestar import Router, get
 from litestar.params import FromPath, QueryParameter
 from msgspec import Meta, Struct
@@ -93,7 +94,7 @@ async def dialogue(
     if version is not None and at is not None:
         raise Invalid(field="at", reason="cannot be given with version")
     found = await auditor(request).dialogue(dialogue_id, version=version, at=instant("at", at))
-    return answers.whole(found)
+    return await to_thread.run_sync(answers.whole, found)  # it may have very many messages
 
 
 @get("/events", opt=AUDITOR)

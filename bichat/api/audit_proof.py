@@ -56,7 +56,7 @@ class Proof(Struct, frozen=True, kw_only=True):
     seal: ProvingSeal | None
     checked: int
     """The seal from which on the chain of seals was followed, by hash, to the newest one; of those
-    before, the ones over the dialogue. Whether leaves of later ones were touched, `bichat audit verify` tells."""
+    before, the ones over the dialogue. Whether leaves of later ones were touched: `bichat audit verify`."""
 
 
 @get("/dialogues/{dialogue_id:str}/verify", opt=AUDITOR)

@@ -55,14 +55,22 @@ class TenantLog:
 
     async def events(self, stream_id: UUID, *, after: int, limit: int) -> list[StoredRow]:
         """The next rows of a stream, each knowing the hash before it."""
-        rows = await self.rows(_chained(), {"stream": stream_id, "after": after, "limit": limit})
+        values = {"stream": stream_id, "after": after, "limit": limit, "bytes": BYTES}
+        rows = await self.rows(_chained(), values)
         return [chained_row(columns) for columns in rows]
 
     async def feed(
         self, *, after: int, end: int, limit: int, type: str | None = None, user_id: str | None = None
     ) -> list[StoredRow]:
         """The next rows of the tenant in (after, end], of one kind or by one person, but not both at once."""
-        values = {"after": after, "end": end, "limit": limit, "type": type, "user_id": user_id}
+        values = {
+            "after": after,
+            "end": end,
+            "limit": limit,
+            "type": type,
+            "user_id": user_id,
+            "bytes": BYTES,
+        }
         of_type, of_user = type is not None, user_id is not None
         rows = await self.rows(feed_query(of_type, of_user), values, planned=of_type or of_user)
         return [chained_row(columns) for columns in rows]

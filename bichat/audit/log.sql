@@ -39,7 +39,7 @@ from (
         order by {place} limit %(limit)s
     ) next
 ) counted
-where before < 16000000 order by {place};
+where before < %(bytes)s order by {place};
 
 -- name: events
 originator_id = %(stream)s and originator_version > %(after)s

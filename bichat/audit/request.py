@@ -43,7 +43,7 @@ class Opened:
 
     def __init__(
         self,
-        rows: Callable[..., Coroutine[Any, Any, list[StoredRow]]],
+        rows: Rows,
         keys: KeyStore,
         *,
         blind: bool = False,

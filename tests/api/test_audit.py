@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from psycopg import sql
 
 from bichat.audit import feed
-from bichat.audit.log import feed_query
+from bichat.audit.log import BYTES, feed_query
 from bichat.deltas import Deltas
 from bichat.events.envelope import Actor
 from bichat.forgetting.erasing import Forgetting
@@ -381,10 +381,11 @@ def test_a_page_of_the_feed_costs_the_same_wherever_it_is(
         connection.execute(statement("reads", "configure"), prepare=False)
         connection.execute(statement("reads", "bind"), (str(TENANT),))
         query = feed_query(bool(given.get("type")), bool(given.get("user_id"))).decode()
-        values: dict[str, Any] = {"tenant": TENANT, "after": 20_000, "end": 40_000, "limit": 21, **given}
+        page = {"after": 20_000, "end": 40_000, "limit": 21, "bytes": BYTES}
+        values: dict[str, Any] = {"tenant": TENANT, **page, **given}
         for number, name in enumerate(values, 1):
             query = query.replace(f"%({name})s", f"${number}")
-        types = ["uuid", "bigint", "bigint", "bigint", "text"][: len(values)]
+        types = ["uuid", *["bigint"] * 4, "text"][: len(values)]
         connection.execute("begin")
         if given:
             connection.execute(statement("log", "plan", "bichat.audit"))

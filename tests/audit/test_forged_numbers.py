@@ -13,8 +13,8 @@ from msgspec.structs import replace
 from bichat.audit import offline
 from bichat.errors.unusable import NotProven
 from bichat.events.codec import State
+from tests.audit.exports import Export, exported, trusted
 from tests.audit.sealed import Log
-from tests.audit.test_export import Export, exported, trusted
 from tests.examples import DIALOGUE, opened, question, start, start_reply
 
 STARTED = 2

@@ -10,8 +10,8 @@ import pytest
 
 from bichat.audit import export
 from bichat.errors import ChainBroken
+from tests.audit.exports import check, exported, in_pieces, proving
 from tests.audit.sealed import END, Log, sealed
-from tests.audit.test_export import check, exported, in_pieces, proving
 from tests.examples import DIALOGUE
 
 HELD = """
