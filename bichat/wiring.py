@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -162,6 +163,7 @@ def run_projector(config: Config) -> None:
     from bichat.events.feed import Feed
     from bichat.events.proof.signing import Signer
     from bichat.workers import erasures, project, sealing
+    from bichat.workers.beside import beside
     from bichat.workers.rebuilds import Rebuilds
 
     stop = threading.Event()
@@ -172,8 +174,9 @@ def run_projector(config: Config) -> None:
         executor = Executor(ledger, on_commit=doorbell.ring)
         executor.start()
         stack.callback(executor.close)
-        left = erasures.running(executor, _redis_url(config), stop)
-        with left, sealing.running(_url(config), signer, stop):
+        left = partial(erasures.run, executor, _redis_url(config), stop)
+        new = partial(sealing.run, _url(config), signer, stop)
+        with beside("erasures", left, stop), beside("sealing", new, stop):
             project.run(_url(config), Feed(ledger.keys), doorbell, stop, Rebuilds(environment(config)))
 
 

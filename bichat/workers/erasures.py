@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from bichat.commands.execute import Executor
 from bichat.deltas import Deltas
@@ -57,15 +55,3 @@ async def _look(executor: Executor, redis_url: str) -> bool:
     finally:
         await deltas.close()
     return bool(await asyncio.to_thread(register.under_way, keys, LEFT))
-
-
-@contextmanager
-def running(executor: Executor, redis_url: str, stop: threading.Event) -> Iterator[None]:
-    """The loop in a thread of its own; ends within a second of `stop`, and what it was at goes on later."""
-    thread = threading.Thread(target=run, args=(executor, redis_url, stop), name="erasures", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(1)

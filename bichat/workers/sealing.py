@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import psycopg
 
@@ -36,15 +34,3 @@ def run(database_url: str, signer: Signer, stop: threading.Event, every: float =
             log.exception("The log was not sealed")
         if stop.wait(every):
             return
-
-
-@contextmanager
-def running(database_url: str, signer: Signer, stop: threading.Event) -> Iterator[None]:
-    """The loop in a thread of its own; ends within a second of `stop`, or what it does is undone."""
-    thread = threading.Thread(target=run, args=(database_url, signer, stop), name="sealing", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(1)
