@@ -117,12 +117,17 @@ def test_an_erased_dialogue_stays_valid_and_its_export_without_its_text(
     assert "0 texts are what was said, 7 are erased or not shown." in offline.stdout
 
 
-def test_a_given_key_signs_and_is_told(environ: dict[str, str], log: Log) -> None:
+def test_a_given_key_signs_and_is_told(
+    environ: dict[str, str], log: Log, caplog: pytest.LogCaptureFixture
+) -> None:
     mine = Ed25519PrivateKey.generate()
     environ["BICHAT_SIGNING_KEY"] = base64.b64encode(mine.private_bytes_raw()).decode()
     public = written(mine.public_key().public_bytes_raw())
     assert run(environ, "keys", "public").stdout == f"{public}\n"
-    assert run(environ, "audit", "export", ID).exit_code == 0
+    assert mine.public_key().public_bytes_raw() not in log.signer.remembered().public_keys  # it only looked
+    with caplog.at_level("WARNING"):
+        assert run(environ, "audit", "export", ID).exit_code == 0
+    assert f"Seals are signed with another key from now on: {public}" in caplog.text
     with schema.connect(log.url) as connection:
         keys = connection.execute("select encode(public_key, 'base64') from bichat.seals order by number")
         assert [key for (key,) in keys][-1] == public

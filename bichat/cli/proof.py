@@ -87,8 +87,8 @@ def public() -> None:
     from bichat.projections.processes import desk
 
     with database.opened() as db, database.watched(), desk(db) as here:
-        key = Signer(here.keys, db.signing_key).key()
-    click.echo(written(key.public_key().public_bytes_raw()))
+        public_key = Signer(here.keys, db.signing_key).public()
+    click.echo(written(public_key))
 
 
 # --- what they do ---------------------------------------------------------------------------------
