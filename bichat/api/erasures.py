@@ -14,13 +14,13 @@ from msgspec import Meta, Struct
 from bichat.api.call import Call
 from bichat.api.ops import OPS
 from bichat.api.parameters import Cursor, Limit
-from bichat.api.schemas import Time
+from bichat.api.schemas import LINE, Time
 from bichat.events.envelope import Actor
 from bichat.events.keys import register
 from bichat.forgetting.erasing import Forgetting, Forgotten
 from bichat.projections import cursor
 
-UserId = Annotated[str, Meta(min_length=1, max_length=128)]
+UserId = Annotated[str, Meta(min_length=1, max_length=128, pattern=LINE)]
 
 
 class Place(Struct, frozen=True, array_like=True):
@@ -61,7 +61,11 @@ class Asker(Struct, frozen=True):
 
 
 class Entry(Struct, frozen=True, kw_only=True):
-    """An erasure in the register; without `done_at` it is under way."""
+    """An erasure in the register; without `done_at` it is under way.
+
+    With it, keys and words in Redis are gone and the log says so; read models follow by themselves, and who
+    asked was told which of them were `behind`.
+    """
 
     erasure_id: UUID
     user_id: str

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -13,6 +14,8 @@ from msgspec import Struct
 from bichat.backup.manifest import DIGESTS, FORM, MANIFEST, TABLES, Backup, Manifest, chunks, opened
 from bichat.errors.backup import BackupDamaged, BackupTooNew, NotABackup
 from bichat.projections.verify import Progress
+
+T = TypeVar("T")
 
 _LINE = re.compile(r"([0-9a-f]{64})  ([\w.-]+)")
 _MOST = 1 << 20
@@ -55,11 +58,7 @@ def _manifest(path: Path, digests: dict[str, str], known: list[str]) -> Manifest
         text = file.read()
     if hashlib.sha256(text).hexdigest() != digests[MANIFEST]:
         raise BackupDamaged(path=path, reason=f"{MANIFEST} is not what {DIGESTS} says")
-    try:
-        manifest = msgspec.json.decode(text, type=Manifest)
-    except msgspec.MsgspecError:
-        manifest = None
-    said = msgspec.json.decode(text, type=_Said) if manifest is None else manifest
+    manifest, said = _decoded(text, Manifest), _decoded(text, _Said) or _Said()
     if said.form > FORM:
         raise BackupTooNew(path=path, made_by=said.bichat, reason=f"form {said.form}, this one knows {FORM}")
     if manifest is None:
@@ -71,6 +70,13 @@ def _manifest(path: Path, digests: dict[str, str], known: list[str]) -> Manifest
     if missing or not set(manifest.tables) <= set(TABLES):
         raise BackupDamaged(path=path, reason=f"{MANIFEST} and {DIGESTS} name other files")
     return manifest
+
+
+def _decoded(text: bytes, kind: type[T]) -> T | None:
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return None
 
 
 class _Said(Struct):

@@ -246,6 +246,8 @@ def test_holds_come_in_pages(anna: httpx.Client, olga: httpx.Client) -> None:
         (ERASURES, {}, "user_id"),
         (ERASURES, {"user_id": ""}, "user_id"),
         (ERASURES, {"user_id": "x" * 129}, "user_id"),
+        (ERASURES, {"user_id": "\x00"}, "user_id"),
+        (HOLDS, {"user_id": "a\nb", "reason": "x"}, "user_id"),
         (ERASURES, {"user_id": "a", "now": True}, "now"),
         (HOLDS, {"reason": "x"}, "user_id"),
         (HOLDS, {"reason": "x", "user_id": "a", "dialogue_id": str(uuid4())}, "user_id"),

@@ -35,9 +35,13 @@ from tests.backup.world import (
 def resigned(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     """Another manifest, with its right digest."""
     manifest = msgspec.json.decode((path / MANIFEST).read_bytes())
-    old = hashlib.sha256((path / MANIFEST).read_bytes()).hexdigest()
     change(manifest)
-    (path / MANIFEST).write_bytes(msgspec.json.encode(manifest))
+    rewritten(path, msgspec.json.encode(manifest))
+
+
+def rewritten(path: Path, manifest: bytes) -> None:
+    old = hashlib.sha256((path / MANIFEST).read_bytes()).hexdigest()
+    (path / MANIFEST).write_bytes(manifest)
     new = hashlib.sha256((path / MANIFEST).read_bytes()).hexdigest()
     (path / DIGESTS).write_text((path / DIGESTS).read_text().replace(old, new))
 
@@ -69,6 +73,8 @@ def linked(path: Path) -> None:
         (lambda b: resigned(b, lambda m: m.update(form=2)), ((BackupTooNew, "form 2"))),
         (lambda b: resigned(b, lambda m: m.update(form=2, tables=7)), ((BackupTooNew, "form 2"))),
         (lambda b: resigned(b, lambda m: m.pop("tables")), ((BackupDamaged, "cannot be understood"))),
+        (lambda b: rewritten(b, b"no JSON"), ((BackupDamaged, "cannot be understood"))),
+        (lambda b: rewritten(b, b"[" * 20_000), ((BackupDamaged, "cannot be understood"))),
         (
             lambda b: resigned(b, lambda m: m["migrations"].append("9999_x")),
             ((BackupTooNew, "migration 9999_x")),
