@@ -23,7 +23,18 @@ from bichat.doorbell import Doorbell
 from bichat.events.dialogue import ReplyRequeued, Usage
 from bichat.projections import replies
 from bichat.projections.reads import Reads
-from tests.examples import MASTER_KEY, OTHER_TENANT, TENANT, by, by_worker, question, start, start_reply
+from tests.examples import (
+    DIALOGUE,
+    MASTER_KEY,
+    OTHER_TENANT,
+    QUESTION,
+    TENANT,
+    by,
+    by_worker,
+    question,
+    start,
+    start_reply,
+)
 from tests.workers.world import World, world
 
 NOBODY = "http://127.0.0.1:9/v1"
@@ -189,7 +200,7 @@ def test_what_is_unknown_is_one_line(live: World, environ: dict[str, str]) -> No
 @pytest.mark.parametrize(
     "words",
     [
-        "retry", "retry one", f"retry {uuid4()} {uuid4()}", "list --state cancelled", "list --tenant one",
+        "retry", "retry one", f"retry {DIALOGUE} {QUESTION}", "list --state cancelled", "list --tenant one",
         "list --limit 0", "list all", "forget",
     ],
 )  # fmt: skip

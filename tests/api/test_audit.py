@@ -27,7 +27,7 @@ from bichat.workers import context
 from tests.api.conftest import Api
 from tests.api.talk import Asked, ask, execute, write
 from tests.api.test_refusals import check
-from tests.examples import TENANT, start_reply
+from tests.examples import DIALOGUE, TENANT, start_reply
 
 AUDIT = "/v1/audit"
 
@@ -237,15 +237,15 @@ BAD = {
     "/events?since=0001-01-01T00:00:00%2B23:00": "since",
     "/dialogues/x": "dialogue_id", "/dialogues/x/events": "dialogue_id",
     "/dialogues/x/attempts": "dialogue_id",
-    f"/dialogues/{uuid4()}?version=0": "version", f"/dialogues/{uuid4()}?version={2**63}": "version",
-    f"/dialogues/{uuid4()}?at=2026-01-01T00:00:00": "at",
-    f"/dialogues/{uuid4()}?at=2026-01-01T00:00:00Z&version=1": "at",
-    f"/dialogues/{uuid4()}/events?after={'x' * 513}": "after",
-    f"/dialogues/{uuid4()}/events?after={cursor.write((-1,))}": "after",
-    f"/dialogues/{uuid4()}/attempts?after={cursor.write(('x',))}": "after",
+    f"/dialogues/{DIALOGUE}?version=0": "version", f"/dialogues/{DIALOGUE}?version={2**63}": "version",
+    f"/dialogues/{DIALOGUE}?at=2026-01-01T00:00:00": "at",
+    f"/dialogues/{DIALOGUE}?at=2026-01-01T00:00:00Z&version=1": "at",
+    f"/dialogues/{DIALOGUE}/events?after={'x' * 513}": "after",
+    f"/dialogues/{DIALOGUE}/events?after={cursor.write((-1,))}": "after",
+    f"/dialogues/{DIALOGUE}/attempts?after={cursor.write(('x',))}": "after",
     f"/events?after={cursor.write((1,))}": "after",
-    f"/dialogues/{uuid4()}/messages/x/attempts/1": "message_id",
-    f"/dialogues/{uuid4()}/messages/{uuid4()}/attempts/x": "number",
+    f"/dialogues/{DIALOGUE}/messages/x/attempts/1": "message_id",
+    f"/dialogues/{DIALOGUE}/messages/{DIALOGUE}/attempts/x": "number",
 }  # fmt: skip
 
 
