@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import ClassVar
 from uuid import UUID
 
@@ -27,9 +28,9 @@ class Command(Struct, frozen=True, kw_only=True):
     """Whether the facts that it leads to may hold text of the stream's owner."""
 
     @property
+    @abstractmethod
     def stream_id(self) -> UUID:
         """Of which stream it is asked."""
-        raise NotImplementedError
 
 
 class DialogueCommand(Command, frozen=True, kw_only=True):

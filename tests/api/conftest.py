@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
@@ -77,4 +78,24 @@ def api(module_database_url: str, redis_url: str) -> Iterator[Api]:
 def anna(api: Api) -> Iterator[httpx.Client]:
     """A person of the tenant."""
     with api.client() as client:
+        yield client
+
+
+@pytest.fixture
+def tenant() -> UUID:
+    """A tenant of the test's own."""
+    return uuid4()
+
+
+@pytest.fixture
+def carl(api: Api, tenant: UUID) -> Iterator[httpx.Client]:
+    """Who audits the tenant, and asks nothing."""
+    with api.client("carl", tenant=str(tenant), roles=["auditor"]) as client:
+        yield client
+
+
+@pytest.fixture
+def olga(api: Api, tenant: UUID) -> Iterator[httpx.Client]:
+    """Who keeps the tenant well and forgets people, and asks nothing."""
+    with api.client("olga", tenant=str(tenant), roles=["ops"]) as client:
         yield client

@@ -33,22 +33,9 @@ AUDIT = "/v1/audit"
 
 
 @pytest.fixture
-def tenant() -> UUID:
-    """A tenant of the test's own."""
-    return uuid4()
-
-
-@pytest.fixture
 def anna(api: Api, tenant: UUID) -> Iterator[httpx.Client]:
     """A person of the tenant."""
     with api.client("anna", tenant=str(tenant)) as client:
-        yield client
-
-
-@pytest.fixture
-def carl(api: Api, tenant: UUID) -> Iterator[httpx.Client]:
-    """Who audits the tenant, and asks nothing."""
-    with api.client("carl", tenant=str(tenant), roles=["auditor"]) as client:
         yield client
 
 

@@ -21,19 +21,6 @@ ERASURES, HOLDS = "/v1/ops/erasures", "/v1/ops/holds"
 
 
 @pytest.fixture
-def tenant() -> UUID:
-    """A tenant of the test's own."""
-    return uuid4()
-
-
-@pytest.fixture
-def olga(api: Api, tenant: UUID) -> Iterator[httpx.Client]:
-    """Who forgets people."""
-    with api.client("olga", tenant=str(tenant), roles=["ops"]) as client:
-        yield client
-
-
-@pytest.fixture
 def anna(api: Api, tenant: UUID) -> Iterator[httpx.Client]:
     """Who is to be forgotten."""
     with api.client("anna", tenant=str(tenant)) as client:

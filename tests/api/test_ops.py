@@ -32,19 +32,6 @@ def url(module_database_url: str) -> str:
 
 
 @pytest.fixture
-def tenant() -> UUID:
-    """A tenant of the test's own."""
-    return uuid4()
-
-
-@pytest.fixture
-def olga(api: Api, tenant: UUID) -> Iterator[httpx.Client]:
-    """Who keeps the tenant well, and asks nothing."""
-    with api.client("olga", tenant=str(tenant), roles=["ops"]) as client:
-        yield client
-
-
-@pytest.fixture
 def anna(api: Api, tenant: UUID) -> Iterator[httpx.Client]:
     """A person of the tenant."""
     with api.client("anna", tenant=str(tenant)) as client:
