@@ -1,6 +1,6 @@
 """Every metric that a process counts itself, in one place; what the database knows is in `api/metrics.py`.
 
-In `bichat serve` the library keeps them in files that all parts share (`wiring._counted`), which is why every
+In `bichat serve` the library keeps them in files that all parts share (`wiring.parts`), which is why every
 gauge says how those of several processes become one. No label holds what a client can choose freely.
 """
 

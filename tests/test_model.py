@@ -292,7 +292,7 @@ def test_an_empty_answer_is_not_an_answer() -> None:
 
 
 def test_usage_that_the_server_never_sends_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bichat.model.AFTER_FINISH", 0.2)
+    monkeypatch.setattr("bichat.model.chat.AFTER_FINISH", 0.2)
     body = told(word('"whole"', '"stop"')).replace(b"data: [DONE]\n\n", b"")
     assert listen_to(body) == ("whole", Chunk(finish="stop"))
 
@@ -318,7 +318,7 @@ def test_an_error_in_the_middle_of_the_stream_is_told(code: str, kind: type[Mode
 
 
 def test_an_answer_without_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bichat.model.LONGEST_ANSWER", 1000)
+    monkeypatch.setattr("bichat.model.chat.LONGEST_ANSWER", 1000)
     text, end = listen_to(told(*[word('"blah "')] * 5000))
     assert (len(text), end.finish) == (1000, "length")
 
@@ -331,8 +331,8 @@ def test_an_answer_that_drips_for_ever_is_cut() -> None:
 
 @pytest.mark.parametrize("body", [b"data: " + b"x" * 2_000_000, told(*[word('""')] * 20_000)])
 def test_a_response_without_measure_is_nonsense(monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
-    monkeypatch.setattr("bichat.model.LONGEST_LINE", 1_000_000)
-    monkeypatch.setattr("bichat.model.LONGEST_RESPONSE", 1_000_000)
+    monkeypatch.setattr("bichat.model.wire.LONGEST_LINE", 1_000_000)
+    monkeypatch.setattr("bichat.model.wire.LONGEST_RESPONSE", 1_000_000)
     with pytest.raises(ModelNonsense, match="too much"):
         listen_to(body)
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
 import msgspec
 
+from bichat.config import values
 from bichat.errors.unusable import WrongSetting
 
 DEFAULT_MODEL = "gpt-4.1-mini"
@@ -89,12 +88,12 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
 
     Raises `WrongSetting`, naming the variable, when a value cannot be used or one is missing.
     """
-    values: dict[str, object] = {}
+    given: dict[str, object] = {}
     for name in Config.__struct_fields__:
         text = environ.get(name.upper(), "").strip()
         if text:
-            values[name] = _READERS.get(name, _text)(name.upper(), text)
-    config = Config(**values)  # type: ignore[arg-type]
+            given[name] = _READERS.get(name, values.text)(name.upper(), text)
+    config = Config(**given)  # type: ignore[arg-type]
     if environ.get("POSTGRES_ENABLE_DB_FUNCTIONS"):
         # The eventsourcing library would append without a lock, and followers would skip events for good.
         raise WrongSetting(name="POSTGRES_ENABLE_DB_FUNCTIONS", reason="must not be set")
@@ -117,94 +116,23 @@ def _written(value: object) -> str:
     return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
-def _text(name: str, text: str) -> str:
-    if "\x00" in text:
-        raise WrongSetting(name=name, reason="must not contain a NUL character")
-    return text
-
-
-def _whole_number(low: int, high: int) -> Callable[[str, str], int]:
-    def read(name: str, text: str) -> int:
-        if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
-            raise WrongSetting(name=name, reason=f"must be a whole number from {low} to {high}")
-        return int(text)
-
-    return read
-
-
-def _one_of(*words: str) -> Callable[[str, str], str]:
-    def read(name: str, text: str) -> str:
-        if text not in words:
-            raise WrongSetting(name=name, reason=f"must be {' or '.join(words)}")
-        return text
-
-    return read
-
-
-def _url(*schemes: str) -> Callable[[str, str], str]:
-    def read(name: str, text: str) -> str:
-        try:
-            parts = urlsplit(text)
-            _ = parts.port
-        except ValueError:
-            raise WrongSetting(name=name, reason="is not a URL") from None
-        if parts.scheme not in schemes:
-            raise WrongSetting(name=name, reason=f"must start with {' or '.join(s + '://' for s in schemes)}")
-        return text
-
-    return read
-
-
-def _origins(name: str, text: str) -> tuple[str, ...]:
-    origins = tuple(part.strip().rstrip("/") for part in text.split(",") if part.strip())
-    for origin in origins:
-        _url("http", "https")(name, origin)
-    return origins
-
-
-def _secret(name: str, text: str) -> str:
-    if len(text.encode()) < 32:
-        raise WrongSetting(name=name, reason="must be at least 32 bytes long")
-    return text
-
-
-def _key(name: str, text: str) -> bytes:
-    try:
-        key = base64.b64decode(text, validate=True)
-    except binascii.Error:
-        key = b""
-    if len(key) != 32:
-        raise WrongSetting(name=name, reason="must be 32 bytes in base64 (openssl rand -base64 32)")
-    return key
-
-
-def _pem_or_jwks(name: str, text: str) -> str:
-    if text.startswith(("-----BEGIN", "{")):
-        return text
-    try:
-        return Path(text).read_text()
-    except OSError as error:
-        reason = f"is neither PEM, JWKS nor a readable file ({error.strerror})"
-        raise WrongSetting(name=name, reason=reason) from None
-
-
 _READERS: dict[str, Callable[[str, str], object]] = {
-    "database_url": _url("postgresql", "postgres"),
-    "keys_database_url": _url("postgresql", "postgres"),
-    "redis_url": _url("redis", "rediss", "unix"),
-    "openai_base_url": _url("http", "https"),
-    "bichat_data_dir": lambda name, text: Path(_text(name, text)),
-    "bichat_port": _whole_number(1, 65_535),
-    "bichat_cors_origins": _origins,
-    "bichat_jwt_secret": _secret,
-    "bichat_jwt_public_key": _pem_or_jwks,
-    "bichat_master_key": _key,
-    "bichat_old_master_key": _key,
-    "bichat_signing_key": _key,
-    "bichat_context_tokens": _whole_number(64, 10_000_000),
-    "bichat_max_message_chars": _whole_number(1, 1_000_000),
-    "bichat_ready_lag_seconds": _whole_number(1, 86_400),
-    "bichat_metrics_port": _whole_number(1, 65_535),
-    "bichat_log": _one_of("text", "json"),
-    "otel_exporter_otlp_endpoint": _url("http", "https"),
+    "database_url": values.url("postgresql", "postgres"),
+    "keys_database_url": values.url("postgresql", "postgres"),
+    "redis_url": values.url("redis", "rediss", "unix"),
+    "openai_base_url": values.url("http", "https"),
+    "bichat_data_dir": lambda name, text: Path(values.text(name, text)),
+    "bichat_port": values.whole_number(1, 65_535),
+    "bichat_cors_origins": values.origins,
+    "bichat_jwt_secret": values.secret,
+    "bichat_jwt_public_key": values.pem_or_jwks,
+    "bichat_master_key": values.key,
+    "bichat_old_master_key": values.key,
+    "bichat_signing_key": values.key,
+    "bichat_context_tokens": values.whole_number(64, 10_000_000),
+    "bichat_max_message_chars": values.whole_number(1, 1_000_000),
+    "bichat_ready_lag_seconds": values.whole_number(1, 86_400),
+    "bichat_metrics_port": values.whole_number(1, 65_535),
+    "bichat_log": values.one_of("text", "json"),
+    "otel_exporter_otlp_endpoint": values.url("http", "https"),
 }

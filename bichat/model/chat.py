@@ -1,0 +1,136 @@
+"""Chat with a model over OpenAI's protocol: one stream of words that ends well or says plainly why not."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
+
+import msgspec
+import openai
+
+from bichat import metrics
+from bichat.config import Config
+from bichat.errors.model import (
+    ModelCutOff,
+    ModelError,
+    ModelNonsense,
+    ModelRefused,
+    ModelSilent,
+    ModelUnavailable,
+)
+from bichat.model import wire
+from bichat.model.request import ChatRequest, Chunk
+from bichat.model.wire import Wire
+
+LONGEST_ANSWER = 400_000
+"""Characters; a model that goes on is cut there, with `finish` "length"."""
+
+AFTER_FINISH = 2.0
+"""Seconds that a finished answer waits for its usage."""
+
+
+class Model:
+    """One OpenAI-compatible server. Never tries again by itself: that is the worker's, in the log."""
+
+    def __init__(self, config: Config, *, silence: float = 60, longest: float = 900) -> None:
+        """`silence`: seconds without a chunk, `longest`: seconds of one answer, before giving up."""
+        self._secret, base_url = config.openai_api_key, config.openai_base_url
+        self._silence, self._longest, self._nobody = silence, longest, config.brings_model
+        # OpenAI's newer models refuse the old name of the limit; many other servers know only that one.
+        self._limit = "max_tokens" if base_url else "max_completion_tokens"
+        self._client = openai.AsyncOpenAI(
+            api_key=self._secret or "none",
+            base_url=base_url,
+            max_retries=0,
+            timeout=openai.Timeout(None, connect=10.0),  # silence is measured from chunk to chunk, below
+            # People's text goes to the server that was named, not where that one points.
+            http_client=openai.DefaultAsyncHttpxClient(
+                follow_redirects=False, event_hooks={"response": [wire.bound]}
+            ),
+        )
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._client.close()
+
+    @metrics.calls
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
+        """The answer's words as they come, then one chunk with `finish`; raises `ModelError`."""
+        if self._nobody:  # the client would send people's text to its default server
+            raise ModelRefused(detail="there is none; OPENAI_API_KEY or OPENAI_BASE_URL bring one")
+        deadline = asyncio.get_running_loop().time() + self._longest
+        with self._plainly(ModelUnavailable):
+            async with asyncio.timeout(self._silence):
+                response = await self._open(request)
+        heard, last = 0, Chunk()
+        async with aclosing(response):
+            async for chunk in self._chunks(response, deadline):
+                text, last = wire.clean(chunk.text)[: LONGEST_ANSWER - heard], chunk.after(last)
+                heard += len(text)
+                if text:
+                    yield Chunk(text)
+                if heard >= LONGEST_ANSWER:
+                    last = Chunk(finish="length", usage=last.usage)
+                    break
+        wire.expect_an_answer(heard, last)
+        yield last
+
+    async def _open(self, request: ChatRequest) -> openai.AsyncStream[object]:
+        body = {name: value for name, value in msgspec.to_builtins(request).items() if value is not None}
+        if "max_tokens" in body:
+            body[self._limit] = body.pop("max_tokens")
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+        # The client's plain `post`: its typed models would be built for every word, and checked for none.
+        return await self._client.post(
+            "/chat/completions", cast_to=object, body=body, stream=True, stream_cls=openai.AsyncStream[object]
+        )
+
+    async def _chunks(self, response: openai.AsyncStream[object], deadline: float) -> AsyncIterator[Wire]:
+        """Every chunk, checked; once the answer has finished, a broken rest no longer matters."""
+        clock, finished = asyncio.get_running_loop().time, False
+        while True:
+            patience = AFTER_FINISH if finished else self._silence
+            try:
+                with self._plainly(ModelCutOff):
+                    async with asyncio.timeout_at(min(clock() + patience, deadline)):
+                        chunk = await anext(response, None)
+                    if chunk is None:
+                        return
+                    told = msgspec.convert(chunk, Wire)
+            except ModelError:
+                if finished:
+                    return
+                if clock() >= deadline:
+                    raise ModelCutOff(detail=f"no end after {self._longest:g} s") from None
+                raise
+            finished = finished or bool(told.finish)
+            yield told
+
+    @contextmanager
+    def _plainly(self, broken: type[ModelError]) -> Iterator[None]:
+        """Turns what the client raises into errors of ours, without a secret or a trace in them."""
+        try:
+            yield
+        except ModelError:
+            raise
+        except openai.APIStatusError as error:
+            wait = wire.retry_after(error.response.headers.get("retry-after", ""))
+            raise wire.refusal(error.status_code, self._told(wire.message(error)), wait) from None
+        except TimeoutError:
+            raise ModelSilent(seconds=f"{self._silence:g}") from None
+        except openai.APIConnectionError as error:
+            cause = error.__cause__ or error
+            raise broken(detail=self._told(str(cause) or type(cause).__name__)) from None
+        except openai.APIError as error:  # an error object where a chunk should be
+            raise wire.refusal(wire.status_in(error.body), self._told(wire.message(error)), None) from None
+        except Exception as error:  # bytes can be wrong in more ways than the client has names for
+            raise ModelNonsense(detail=type(error).__name__) from None
+
+    def _told(self, said: str) -> str:
+        """What the server said, fit for a person's eyes: one short line, no key."""
+        if self._secret and len(self._secret) > 7:  # a made-up key like "local" is a word as well
+            said = said.replace(self._secret, "***")
+        said = re.sub(r"\b(sk-|key-|Bearer )[\w.*-]{6,}", "***", " ".join(wire.clean(said).split()))
+        return said if len(said) <= 300 else said[:299] + "…"

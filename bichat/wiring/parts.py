@@ -1,0 +1,111 @@
+"""The parts that run until they are told to stop: api, worker, projector."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING
+
+from bichat import tracing
+from bichat.config import Config, environment
+from bichat.embedded import owner
+from bichat.wiring import opened
+
+if TYPE_CHECKING:
+    from bichat.commands.execute import Executor
+    from bichat.events.ledger import Ledger
+
+# litestar, openai and the like take long to import: each process imports only its own part, below.
+
+
+def run_api(config: Config) -> None:
+    """Answers HTTP until SIGTERM or Ctrl-C."""
+    _counted("api", config)
+    from bichat.api import server
+    from bichat.api.app import create_app
+    from bichat.api.call import Parts
+    from bichat.commands.execute import Executor
+    from bichat.deltas import Deltas
+    from bichat.projections.reads import Reads
+
+    traces = tracing.on(config, "api")
+    with traces, opened.log(config) as ledger, opened.doorbell(config) as doorbell, ExitStack() as stack:
+        executor = Executor(ledger, on_commit=doorbell.ring)
+        executor.start()
+        stack.callback(executor.close)
+        parts = Parts(config, executor, Reads(opened.url(config)), Deltas(opened.redis_url(config)))
+        server.run(create_app(parts), config.bichat_host, config.bichat_port)
+
+
+def run_worker(config: Config) -> None:
+    """Answers questions until SIGTERM or Ctrl-C."""
+    _counted("worker", config)
+    from bichat.commands.execute import Executor
+    from bichat.deltas import Deltas
+    from bichat.model import Model
+    from bichat.workers.reply import ReplyWorker
+
+    async def work(ledger: Ledger, executor: Executor) -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        deltas, model = Deltas(opened.redis_url(config)), Model(config)
+        try:
+            await ReplyWorker(config, ledger, executor, model, deltas).run(stop)
+        finally:
+            await deltas.close()
+            await model.close()
+
+    traces = tracing.on(config, "worker")
+    with traces, opened.log(config) as ledger, opened.doorbell(config) as doorbell, ExitStack() as stack:
+        executor = Executor(ledger, on_commit=doorbell.ring)
+        executor.start()
+        stack.callback(executor.close)
+        asyncio.run(work(ledger, executor))
+
+
+def run_projector(config: Config) -> None:
+    """Keeps the read models up to date until SIGTERM or Ctrl-C."""
+    _counted("projector", config)
+    from bichat.commands.execute import Executor
+    from bichat.events.feed import Feed
+    from bichat.events.proof.signing import Signer
+    from bichat.workers import erasures, project, sealing
+    from bichat.workers.beside import beside
+    from bichat.workers.rebuilds import Rebuilds
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with opened.log(config, reads=False) as ledger, opened.doorbell(config) as doorbell, ExitStack() as stack:
+        signer = Signer(ledger.keys, config.bichat_signing_key)
+        executor = Executor(ledger, on_commit=doorbell.ring)
+        executor.start()
+        stack.callback(executor.close)
+        left = partial(erasures.run, executor, opened.redis_url(config), stop)
+        new = partial(sealing.run, opened.url(config), signer, stop)
+        with beside("erasures", left, stop), beside("sealing", new, stop):
+            project.run(opened.url(config), Feed(ledger.keys), doorbell, stop, Rebuilds(environment(config)))
+
+
+def _counted(part: str, config: Config) -> None:
+    """Before anything counts: says under which name, and shows it at a port of its own if that is wanted.
+
+    In `bichat serve` not under the name of the process, as the library does, but of the part, which is
+    there once: started again, it goes on with the same files.
+    """
+    from prometheus_client import values
+
+    from_serve = owner(config.bichat_data_dir.absolute()) == os.getppid()
+    if values.ValueClass is not values.MutexValue and from_serve:
+        mine = os.getpid()
+        name = lambda: part if os.getpid() == mine else os.getpid()  # noqa: E731
+        values.ValueClass = values.MultiProcessValue(name)  # type: ignore[no-untyped-call]
+    if part != "api" and config.bichat_metrics_port:
+        from bichat import metrics
+
+        metrics.serve(config.bichat_host, config.bichat_metrics_port)
