@@ -92,7 +92,7 @@ def tidy(connection: psycopg.Connection[Any]) -> None:
 def dialogues(connection: psycopg.Connection[Any], bichat: Stack) -> list[Dialogue]:
     """Some to be read, each by its owner."""
     found = connection.execute(
-        "select id, tenant_id, user_id from bichat.transcripts_v1 where state = 'active'"
+        "select id, tenant_id, user_id from bichat.transcripts_v2 where state = 'active'"
         " order by random() limit %s", (READ,)
     )  # fmt: skip
     return [Dialogue(str(i), bichat.headers(user, tenant)) for i, tenant, user in found]

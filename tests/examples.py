@@ -18,10 +18,13 @@ from bichat.events.dialogue import (
     Asked,
     DialogueArchived,
     DialogueDeleted,
+    DialogueLabelled,
     DialogueRenamed,
     DialogueRestored,
     DialogueStarted,
     DialogueUnarchived,
+    FunctionCalled,
+    FunctionReturned,
     MessageAdded,
     ReplyAccounted,
     ReplyCancelled,
@@ -34,9 +37,11 @@ from bichat.events.dialogue import (
     Usage,
 )
 from bichat.events.envelope import Actor, Event, Fact, Metadata
+from bichat.events.function import FunctionDescribed
 from bichat.events.keys.store import KeyStore
 from bichat.events.ledger import Ledger
 from bichat.events.person import ErasureOrdered, HoldPlaced, HoldReleased, PersonErased
+from bichat.events.prompt import PromptChanged, PromptRemoved
 
 TENANT = UUID("01a00000-0000-7000-8000-000000000001")
 OTHER_TENANT = UUID("01a00000-0000-7000-8000-000000000002")
@@ -46,6 +51,8 @@ ANSWER = UUID("01a00000-0000-7000-8000-00000000000b")
 COMMAND = UUID("01a00000-0000-7000-8000-00000000000c")
 HOLD = UUID("01a00000-0000-7000-8000-00000000000e")
 ERASURE = UUID("01a00000-0000-7000-8000-00000000000f")
+CALL = UUID("01a00000-0000-7000-8000-000000000010")
+RETURN = UUID("01a00000-0000-7000-8000-000000000011")
 NOON = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
 MASTER_KEY = bytes(range(32))
 
@@ -68,6 +75,17 @@ FACTS: dict[str, Fact] = {
         answers=AnswerTo(message_id=QUESTION, attempt=1, model="small", finish_reason="stop", usage=USAGE),
     ),
     "renamed": DialogueRenamed(label="Sales in May"),
+    "labelled": DialogueLabelled(label="Sales", model="small", usage=USAGE),
+    "function called": FunctionCalled(
+        id=CALL, message_id=QUESTION, attempt=1, round=1, call_id="call_1", name="query",
+        arguments='{"sql":"select 1"}', said="I look.",
+    ),
+    "function returned": FunctionReturned(
+        id=RETURN, message_id=QUESTION, attempt=1, call_id="call_1", name="query", result="[1]", failed=True
+    ),
+    "prompt changed": PromptChanged(name="system", template="Be brief."),
+    "prompt removed": PromptRemoved(name="system"),
+    "function described": FunctionDescribed(name="query", digest="cd" * 32, schema="{}"),
     "deleted": DialogueDeleted(),
     "restored": DialogueRestored(),
     "archived": DialogueArchived(),

@@ -25,6 +25,9 @@ def shown(message: transcript.Message, status: QuestionStatus | None = None) -> 
         finish_reason=message.finish_reason or UNSET,
         usage=_usage(message.usage) if message.usage else UNSET,
         status=status or UNSET,
+        call_id=message.call_id or UNSET,
+        arguments=UNSET if message.arguments == "" else message.arguments,
+        failed=message.failed or UNSET,
     )
 
 

@@ -117,6 +117,10 @@ class Message(Struct, frozen=True, kw_only=True):
     finish_reason: str | UnsetType = UNSET
     usage: Usage | UnsetType = UNSET
     status: QuestionStatus | UnsetType = UNSET
+    call_id: str | UnsetType = UNSET
+    """Of a function: the model called `name` with `arguments`, or it returned `content`."""
+    arguments: str | UnsetType | None = UNSET
+    failed: bool | UnsetType = UNSET
 
 
 class Header(Struct, frozen=True, kw_only=True):

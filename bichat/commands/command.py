@@ -8,11 +8,13 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from bichat.events import audit, person
+from bichat.events import audit, function, person, prompt
 from bichat.events.audit import UNREAD
 from bichat.events.dialogue_state import NOTHING
 from bichat.events.envelope import Fact
+from bichat.events.function import UNKNOWN
 from bichat.events.person import NOBODY
+from bichat.events.prompt import UNWRITTEN
 from bichat.events.state import State
 
 Facts = list[Fact]
@@ -63,6 +65,36 @@ class PersonCommand(Command, frozen=True, kw_only=True):
     def stream_id(self) -> UUID:
         """The person's."""
         return person.stream_of(self.tenant_id, self.user_id)
+
+
+class FunctionCommand(Command, frozen=True, kw_only=True):
+    """Something to be recorded about one form of a function."""
+
+    nothing: ClassVar[State] = UNKNOWN
+    says: ClassVar[bool] = False
+
+    tenant_id: UUID
+    digest: str
+
+    @property
+    def stream_id(self) -> UUID:
+        """That of the form."""
+        return function.stream_of(self.tenant_id, self.digest)
+
+
+class PromptCommand(Command, frozen=True, kw_only=True):
+    """Something asked of one prompt of the tenant, by those who may."""
+
+    nothing: ClassVar[State] = UNWRITTEN
+    says: ClassVar[bool] = False
+
+    tenant_id: UUID
+    name: str
+
+    @property
+    def stream_id(self) -> UUID:
+        """The prompt's."""
+        return prompt.stream_of(self.tenant_id, self.name)
 
 
 class AuditCommand(Command, frozen=True, kw_only=True):

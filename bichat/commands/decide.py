@@ -5,9 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from bichat.commands.audit import decide_audit
-from bichat.commands.command import AuditCommand, Command, Facts, OpsCommand, PersonCommand
+from bichat.commands.command import (
+    AuditCommand,
+    Command,
+    Facts,
+    FunctionCommand,
+    OpsCommand,
+    PersonCommand,
+    PromptCommand,
+)
 from bichat.commands.dialogue import StartDialogue, change, start
+from bichat.commands.function import decide_function
 from bichat.commands.person import decide_person
+from bichat.commands.prompt import decide_prompt
 from bichat.commands.reply import WorkerCommand, decide_reply
 from bichat.errors import NotFound
 from bichat.events.dialogue_state import DialogueState
@@ -25,6 +35,10 @@ def decide(state: Any, command: Command, by: Metadata) -> Facts:
         return decide_audit(state, command)
     if isinstance(command, PersonCommand):
         return decide_person(state, command)
+    if isinstance(command, PromptCommand):
+        return decide_prompt(state, command)
+    if isinstance(command, FunctionCommand):
+        return decide_function(state, command)
     return _of_dialogue(state, command, by)
 
 

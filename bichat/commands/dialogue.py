@@ -13,6 +13,7 @@ from bichat.events.dialogue import (
     Asked,
     DialogueArchived,
     DialogueDeleted,
+    DialogueLabelled,
     DialogueRenamed,
     DialogueRestored,
     DialogueStarted,
@@ -23,6 +24,7 @@ from bichat.events.dialogue import (
     ReplyRequeued,
     Role,
     TextErased,
+    Usage,
 )
 from bichat.events.dialogue_state import DialogueState, Question
 
@@ -55,6 +57,14 @@ class RenameDialogue(DialogueCommand, frozen=True, kw_only=True):
     """Gives the dialogue another label."""
 
     label: str
+
+
+class LabelDialogue(DialogueCommand, frozen=True, kw_only=True):
+    """Gives the dialogue the label that a model made, unless it has one, or is put away."""
+
+    label: str
+    model: str
+    usage: Usage
 
 
 class DeleteDialogue(DialogueCommand, frozen=True, kw_only=True):
@@ -117,11 +127,14 @@ def _message(message: NewMessage) -> MessageAdded:
     )
 
 
-def change(state: DialogueState, command: Command) -> Facts:  # noqa: PLR0911 - one arm per command
+def change(state: DialogueState, command: Command) -> Facts:  # noqa: PLR0911, PLR0912 - one arm per command
     """What a person's command makes of a dialogue that they may change."""
     match command:
         case EraseText():
             return [*_ended(state), TextErased()] if state.has_text else []
+        case LabelDialogue(label=label, model=model, usage=usage):
+            labelled = DialogueLabelled(label=label, model=model, usage=usage)
+            return [] if state.labelled or state.lifecycle != "active" else [labelled]
         case RestoreDialogue():
             return [DialogueRestored()] if state.lifecycle == "deleted" else []
         case UnarchiveDialogue() if state.lifecycle != "deleted":

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from uuid import UUID
+
+from msgspec import Struct
 
 from bichat.commands.command import DialogueCommand, Facts
 from bichat.errors import ReplyBusy, ReplyNotDue, StaleAttempt
 from bichat.events.dialogue import (
     AnswerTo,
+    FunctionCalled,
+    FunctionReturned,
     MessageAdded,
     ReplyAccounted,
     ReplyCancelled,
@@ -35,6 +40,33 @@ class StartReply(WorkerCommand, frozen=True, kw_only=True):
     top_p: float | None = None
     shown: Shown
     request_digest: str
+
+
+class Call(Struct, frozen=True, kw_only=True):
+    """One function that the model wants to be called."""
+
+    id: UUID
+    call_id: str
+    name: str
+    arguments: str
+
+
+class CallFunctions(WorkerCommand, frozen=True, kw_only=True):
+    """Records what the model wants to be called in one round, before it is."""
+
+    round: int
+    said: str
+    calls: tuple[Call, ...]
+
+
+class ReturnFunction(WorkerCommand, frozen=True, kw_only=True):
+    """Records what a function returned, before the model is shown it."""
+
+    id: UUID
+    call_id: str
+    name: str
+    result: str
+    failed: bool
 
 
 class CompleteReply(WorkerCommand, frozen=True, kw_only=True):
@@ -83,6 +115,10 @@ def decide_reply(state: DialogueState, command: WorkerCommand) -> Facts:  # noqa
     if question.attempt != command.attempt or question.status != "running":
         return _late(question, command, erased=question.version < state.erased)
     match command:
+        case CallFunctions():
+            return list(_calls(command))
+        case ReturnFunction():
+            return [_returned(command)]
         case CompleteReply():
             return [_answer(command)]
         case FailReply(final=False) if question.cancel_requested:
@@ -136,6 +172,21 @@ def _given_up(question: Question, command: GiveUpReply) -> ReplyFailed | ReplyCa
     return ReplyFailed(
         message_id=command.message_id, attempt=attempt, code=command.code, detail=command.detail
     )
+
+
+def _calls(command: CallFunctions) -> Iterator[FunctionCalled]:
+    for n, call in enumerate(command.calls):
+        yield FunctionCalled(
+            id=call.id, message_id=command.message_id, attempt=command.attempt, round=command.round,
+            call_id=call.call_id, name=call.name, arguments=call.arguments, said="" if n else command.said,
+        )  # fmt: skip
+
+
+def _returned(command: ReturnFunction) -> FunctionReturned:
+    return FunctionReturned(
+        id=command.id, message_id=command.message_id, attempt=command.attempt, call_id=command.call_id,
+        name=command.name, result=command.result, failed=command.failed,
+    )  # fmt: skip
 
 
 def _answer(command: CompleteReply) -> MessageAdded:

@@ -93,6 +93,15 @@ class DialogueRenamed(Fact, frozen=True, kw_only=True, omit_defaults=True):
 
 
 @fact()
+class DialogueLabelled(Fact, frozen=True, kw_only=True, omit_defaults=True):
+    """A model gave the dialogue, which had none, a label; `usage` is what that took."""
+
+    label: Private
+    model: str
+    usage: Usage = Usage()
+
+
+@fact()
 class DialogueDeleted(Fact, frozen=True, kw_only=True, omit_defaults=True):
     """The dialogue is gone for its user, until restored."""
 
@@ -130,6 +139,38 @@ class ReplyStarted(Fact, frozen=True, kw_only=True, omit_defaults=True):
     shown: Shown
     request_digest: str
     """Keyed with the person's key over the canonical request, hexadecimal."""
+
+
+@fact()
+class FunctionCalled(Fact, frozen=True, kw_only=True, omit_defaults=True):
+    """The model wants a function to be called, in a round of a reply; rounds count from 1."""
+
+    id: UUID
+    message_id: UUID
+    """The question's."""
+    attempt: int
+    round: int
+    call_id: str
+    """As the model names it."""
+    name: str
+    arguments: Private
+    """As the model wrote them: JSON, if it did well."""
+    said: Private = ""
+    """What it said in this round before its calls; with the first of them."""
+
+
+@fact()
+class FunctionReturned(Fact, frozen=True, kw_only=True, omit_defaults=True):
+    """A call has come back; the model is shown `result` in the next round."""
+
+    id: UUID
+    message_id: UUID
+    attempt: int
+    call_id: str
+    name: str
+    result: Private
+    """JSON."""
+    failed: bool = False
 
 
 @fact()

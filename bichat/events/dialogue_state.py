@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from bichat.events.dialogue import (
     DialogueArchived,
     DialogueDeleted,
+    DialogueLabelled,
     DialogueRenamed,
     DialogueRestored,
     DialogueStarted,
@@ -45,6 +46,8 @@ class Question(Struct, frozen=True, array_like=True):
     cancel_requested: bool = False
     account_due: int = 0
     """The attempt that was ended from outside and whose worker has still to say what it cost."""
+    off_peak: bool = False
+    """It waits for the quiet hours, and holds nobody back."""
 
 
 class DialogueState(Struct, frozen=True, kw_only=True):
@@ -61,7 +64,10 @@ class DialogueState(Struct, frozen=True, kw_only=True):
     erased: int = 0
     """The version of the last erasure: text from before it is gone."""
 
-    fold_version: ClassVar[int] = 2
+    labelled: bool = False
+    """It has a label, or had one: a model does not give it another."""
+
+    fold_version: ClassVar[int] = 3
 
     @property
     def owner(self) -> str:
@@ -93,14 +99,15 @@ NOTHING = DialogueState()
 def evolve(state: DialogueState, event: Event) -> DialogueState:  # noqa: PLR0911, PLR0912 - one arm per fact
     """The deciding state after `event`; pure, and blind to text."""
     match event.fact:
-        case DialogueStarted(user_id=user_id):
+        case DialogueStarted(user_id=user_id, label=label):
             return DialogueState(
-                lifecycle="active", tenant_id=event.tenant_id, user_id=user_id, has_text=True
-            )
+                lifecycle="active", tenant_id=event.tenant_id, user_id=user_id, has_text=True,
+                labelled=label != "",
+            )  # fmt: skip
         case MessageAdded() as said:
             return _said(state, said, event.version)
-        case DialogueRenamed():
-            return replace(state, has_text=True)
+        case DialogueRenamed() | DialogueLabelled():
+            return replace(state, has_text=True, labelled=True)
         case TextErased():
             return replace(state, has_text=False, erased=event.version)
         case DialogueDeleted():
@@ -132,7 +139,9 @@ def evolve(state: DialogueState, event: Event) -> DialogueState:  # noqa: PLR091
 def _said(state: DialogueState, said: MessageAdded, version: int) -> DialogueState:
     unanswered, running = state.unanswered, state.running
     if said.asks is not None:
-        unanswered = unanswered.set(said.message_id, Question(version))
+        unanswered = unanswered.set(
+            said.message_id, Question(version, off_peak=said.asks.schedule == "off_peak")
+        )
     if said.answers is not None:
         unanswered = unanswered.delete(said.answers.message_id)
         running = None if running == said.answers.message_id else running
@@ -165,6 +174,7 @@ class _Frozen(Struct, frozen=True, kw_only=True):
     running: UUID | None
     has_text: bool
     erased: int
+    labelled: bool
 
 
 def freeze(state: DialogueState) -> bytes:

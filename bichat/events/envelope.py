@@ -17,7 +17,7 @@ Private = Annotated[str | None, Meta(extra={"private": True})]
 """Text of a person, sealed in the log: `""` is not given, `None` is erased (its key is gone)."""
 
 
-Subject = Literal["dialogue", "person", "audit"]
+Subject = Literal["dialogue", "person", "audit", "prompt", "function"]
 """What a stream is about."""
 
 

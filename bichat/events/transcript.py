@@ -13,10 +13,13 @@ from msgspec.structs import replace
 from bichat.events.dialogue import (
     DialogueArchived,
     DialogueDeleted,
+    DialogueLabelled,
     DialogueRenamed,
     DialogueRestored,
     DialogueStarted,
     DialogueUnarchived,
+    FunctionCalled,
+    FunctionReturned,
     MessageAdded,
     ReplyAccounted,
     ReplyCancelled,
@@ -50,6 +53,10 @@ class Message(Struct, frozen=True, kw_only=True, omit_defaults=True):
     model: str = ""
     finish_reason: str = ""
     usage: Usage | None = None
+    call_id: str = ""
+    """Of a function that was called, or has returned: then `name` is its name, `content` what it returned."""
+    arguments: str | None = ""
+    failed: bool = False
 
 
 class Turn(Struct, frozen=True, kw_only=True):
@@ -68,6 +75,10 @@ class Turn(Struct, frozen=True, kw_only=True):
     partial: str | None = ""
     usage: Usage = Usage()
     """Summed over every attempt."""
+    started: int = 0
+    """The version of the last attempt's start."""
+    calls: int = 0
+    """Messages about functions in that attempt."""
 
 
 class Dialogue(Struct, frozen=True, kw_only=True):
@@ -132,8 +143,10 @@ def _transcribed(dialogue: Dialogue, event: Event) -> Dialogue:  # noqa: PLR0911
     match event.fact:
         case MessageAdded() as said:
             return _written(dialogue, said, event)
-        case DialogueRenamed(label=label):
+        case DialogueRenamed(label=label) | DialogueLabelled(label=label):
             return replace(dialogue, label=label)
+        case FunctionCalled() | FunctionReturned() as call:
+            return _called(dialogue, call, event)
         case DialogueDeleted():
             return replace(dialogue, state="deleted")
         case DialogueArchived():
@@ -144,6 +157,8 @@ def _transcribed(dialogue: Dialogue, event: Event) -> Dialogue:  # noqa: PLR0911
             return blanked(dialogue, event.version)
         case ReplyStarted() | ReplyFailed() | ReplyCancelled() | ReplyRequeued():
             turn = _turned(dialogue.turns[event.fact.message_id], event.fact)
+            if isinstance(event.fact, ReplyStarted):
+                turn = replace(turn, started=event.version, calls=0)
             turn = replace(turn, version=event.version, position=event.position, at=event.at)
             return replace(dialogue, turns=dialogue.turns.set(turn.message_id, turn))
         case ReplyAccounted(message_id=asked, attempt=attempt, partial=partial, usage=usage):
@@ -163,7 +178,10 @@ def blank(text: str | None) -> str | None:
 
 def blanked(dialogue: Dialogue, erased: int) -> Dialogue:
     """The dialogue without a word of all that is in it, which was said before the version `erased`."""
-    messages = tuple(replace(m, content=blank(m.content), name=blank(m.name)) for m in dialogue.messages)
+    messages = tuple(
+        replace(m, content=blank(m.content), name=blank(m.name), arguments=blank(m.arguments))
+        for m in dialogue.messages
+    )
     turns = dialogue.turns.mutate()
     for turn in dialogue.turns.values():
         if turn.detail or turn.partial:
@@ -198,6 +216,21 @@ def _written(dialogue: Dialogue, said: MessageAdded, event: Event) -> Dialogue:
         )  # fmt: skip
         turns = turns.set(turn.message_id, turn)
     messages = (*dialogue.messages, message)
+    return replace(dialogue, message_count=message.seq, messages=messages, turns=turns)
+
+
+def _called(dialogue: Dialogue, call: FunctionCalled | FunctionReturned, event: Event) -> Dialogue:
+    """A call and its return are a message each; what streams go by, the turn's version, stays."""
+    message = Message(
+        id=call.id, seq=dialogue.message_count + 1, version=event.version, role="tool", at=event.at,
+        content=call.result if isinstance(call, FunctionReturned) else "",
+        name=call.name, reply_to=call.message_id, attempt=call.attempt, call_id=call.call_id,
+        arguments=call.arguments if isinstance(call, FunctionCalled) else "",
+        failed=isinstance(call, FunctionReturned) and call.failed,
+    )  # fmt: skip
+    turn = dialogue.turns[call.message_id]
+    turn = replace(turn, calls=turn.calls + 1)
+    messages, turns = (*dialogue.messages, message), dialogue.turns.set(turn.message_id, turn)
     return replace(dialogue, message_count=message.seq, messages=messages, turns=turns)
 
 

@@ -55,6 +55,7 @@ set label = case d.label when '' then '' end,
     last_message = d.last_message
         || case when d.last_message->>'content' <> '' then '{"content": null}' else '{}' end::jsonb
         || case when d.last_message->>'name' <> '' then '{"name": null}' else '{}' end::jsonb
+        || case when d.last_message->>'arguments' <> '' then '{"arguments": null}' else '{}' end::jsonb
 where d.id = any(%(dialogues)s);
 
 -- name: count

@@ -13,6 +13,8 @@ from msgspec.structs import replace
 from psycopg import Connection
 
 from bichat.events.dialogue import (
+    FunctionCalled,
+    FunctionReturned,
     MessageAdded,
     ReplyAccounted,
     ReplyCancelled,
@@ -211,7 +213,7 @@ def question_of(fact: Fact) -> UUID | None:
             return answers.message_id if answers else None
         case ReplyStarted() | ReplyFailed() | ReplyCancelRequested() | ReplyCancelled() | ReplyRequeued():
             return fact.message_id
-        case ReplyAccounted():
+        case ReplyAccounted() | FunctionCalled() | FunctionReturned():
             return fact.message_id
     return None
 

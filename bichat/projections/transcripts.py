@@ -65,7 +65,7 @@ def _held(build: Build, connection: Connection[Any], events: Sequence[Event]) ->
     held = {header[0]: _dialogue(header) for header in headers}
     asked = sql.pairs(asked_before(events))
     for dialogue_id, *row in sql.find(connection, build.sql("held_turns"), *asked):
-        values = dict(zip(_TURN, row, strict=True), usage=msgspec.json.decode(row[-1]))
+        values = dict(zip(_TURN, row, strict=True), usage=msgspec.json.decode(row[_TURN.index("usage")]))
         turn = msgspec.convert(values, Turn)
         dialogue = held[dialogue_id]
         held[dialogue_id] = replace(dialogue, turns=dialogue.turns.set(turn.message_id, turn))
@@ -126,7 +126,7 @@ def rows(piece: Piece) -> Iterator[Row]:
 
 MODEL = ReadModel(
     name="transcripts",
-    shape=1,
+    shape=2,
     tables=(
         Table("transcripts", ("id",), "id"),
         Table("transcripts_pages", ("dialogue_id", "page"), "dialogue_id"),

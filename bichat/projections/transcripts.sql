@@ -40,7 +40,9 @@ create table bichat.transcripts_turns_vN_gN (
     code        text        not null,
     detail      text,
     partial     text,
-    usage       jsonb       not null
+    usage       jsonb       not null,
+    started     bigint      not null,
+    calls       int         not null
 );
 
 -- The planner's statistics would keep samples of what people wrote, also of those who are forgotten.
@@ -63,7 +65,7 @@ from bichat.transcripts_vN_gN where id = any(%s);
 
 -- name: held_turns
 select t.dialogue_id, t.message_id, t.seq, t.version, t.position, t.at, t.status, t.attempt, t.model, t.code,
-       t.detail, t.partial, t.usage::text
+       t.detail, t.partial, t.usage::text, t.started, t.calls
 from bichat.transcripts_turns_vN_gN t
 join unnest(%s::uuid[], %s::uuid[]) as asked(dialogue_id, message_id) using (dialogue_id, message_id);
 
@@ -88,7 +90,7 @@ select * from jsonb_populate_recordset(null::bichat.transcripts_turns_vN_gN, %s)
 on conflict (dialogue_id, message_id) do update set
     version = excluded.version, position = excluded.position, at = excluded.at, status = excluded.status,
     attempt = excluded.attempt, model = excluded.model, code = excluded.code, detail = excluded.detail,
-    partial = excluded.partial, usage = excluded.usage;
+    partial = excluded.partial, usage = excluded.usage, started = excluded.started, calls = excluded.calls;
 
 -- name: blank
 -- What there is of these dialogues is from before their erasures. Pages without text are not written again.
@@ -100,6 +102,7 @@ with gone as materialized (
         last_message = h.last_message
             || case when h.last_message->>'content' <> '' then '{"content": null}' else '{}' end::jsonb
             || case when h.last_message->>'name' <> '' then '{"name": null}' else '{}' end::jsonb
+            || case when h.last_message->>'arguments' <> '' then '{"arguments": null}' else '{}' end::jsonb
     from gone where h.id = gone.dialogue_id
 ), turns as (
     update bichat.transcripts_turns_vN_gN t
@@ -109,6 +112,7 @@ with gone as materialized (
     select p.dialogue_id, p.page, jsonb_agg(
         said || case when said->>'content' <> '' then '{"content": null}' else '{}' end::jsonb
             || case when said->>'name' <> '' then '{"name": null}' else '{}' end::jsonb
+            || case when said->>'arguments' <> '' then '{"arguments": null}' else '{}' end::jsonb
         order by seq) as messages
     from gone join bichat.transcripts_pages_vN_gN p using (dialogue_id),
         jsonb_array_elements(p.messages) with ordinality as m(said, seq)

@@ -36,6 +36,20 @@ PINNED = {
         f'"answers":{{{Q},"attempt":1,"model":"small","finish_reason":"stop",{USAGE}}}}}',
     ),
     "renamed": ("DialogueRenamed", f'{{"label":{S}}}'),
+    "labelled": ("DialogueLabelled", f'{{"label":{S},"model":"small",{USAGE}}}'),
+    "function called": (
+        "FunctionCalled",
+        f'{{"id":"01a00000-0000-7000-8000-000000000010",{Q},"attempt":1,"round":1,"call_id":"call_1",'
+        f'"name":"query","arguments":{S},"said":{S}}}',
+    ),
+    "function returned": (
+        "FunctionReturned",
+        f'{{"id":"01a00000-0000-7000-8000-000000000011",{Q},"attempt":1,"call_id":"call_1","name":"query",'
+        f'"result":{S},"failed":true}}',
+    ),
+    "prompt changed": ("PromptChanged", '{"name":"system","template":"Be brief."}'),
+    "prompt removed": ("PromptRemoved", '{"name":"system"}'),
+    "function described": ("FunctionDescribed", f'{{"name":"query","digest":"{"cd" * 32}","schema":"{{}}"}}'),
     "deleted": ("DialogueDeleted", "{}"),
     "restored": ("DialogueRestored", "{}"),
     "archived": ("DialogueArchived", "{}"),

@@ -22,6 +22,7 @@ from bichat.commands.dialogue import (
     CancelReply,
     DeleteDialogue,
     EraseText,
+    LabelDialogue,
     NewMessage,
     RenameDialogue,
     RestoreDialogue,
@@ -29,7 +30,15 @@ from bichat.commands.dialogue import (
     RetryReply,
     UnarchiveDialogue,
 )
-from bichat.commands.reply import CompleteReply, EndCancelledReply, FailReply, GiveUpReply
+from bichat.commands.reply import (
+    Call,
+    CallFunctions,
+    CompleteReply,
+    EndCancelledReply,
+    FailReply,
+    GiveUpReply,
+    ReturnFunction,
+)
 from bichat.errors import Refused
 from bichat.events.dialogue import TextErased
 from bichat.events.dialogue_state import NOTHING, DialogueState, Question, evolve
@@ -123,11 +132,19 @@ def _command(  # noqa: PLR0911, PLR0912 - one arm per command
             return RetryFailedReply(dialogue_id=dialogue_id, message_id=asked), by("olga", tenant)
         case 18:
             return EraseText(dialogue_id=dialogue_id), by("olga", tenant)
+        case 19:
+            call = Call(id=next(new), call_id=f"call_{which}", name="query", arguments='{"sql": "select 1"}')
+            return CallFunctions(**about, round=1, said="I look.", calls=(call,) * (1 + which % 2)), worker
+        case 20:
+            back: Any = {"call_id": f"call_{which}", "name": "query", "result": "[1]", "failed": which == 1}
+            return ReturnFunction(**about, id=next(new), **back), worker
+        case 21:
+            return LabelDialogue(dialogue_id=dialogue_id, label="Sales", model="m", usage=USAGE), worker
     changes = (DeleteDialogue, RestoreDialogue, ArchiveDialogue, UnarchiveDialogue)
     return changes[which % 4](dialogue_id=dialogue_id), person
 
 
-picks = strategies.tuples(strategies.integers(0, 3), strategies.integers(0, 18), strategies.integers(0, 5))
+picks = strategies.tuples(strategies.integers(0, 3), strategies.integers(0, 21), strategies.integers(0, 5))
 histories = strategies.lists(picks, max_size=80).map(history)
 
 

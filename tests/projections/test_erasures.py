@@ -96,7 +96,7 @@ def test_what_was_said_after_an_erasure_stays_when_the_dialogue_is_parked_later(
         for build in BUILDS:
             Runner(Poisoned(build, log[-1]).build, module_database_url, Script()).apply(connection, 0, log)
         found = tables(connection)
-    [page] = [row for row in found["bichat.transcripts_pages_v1_g1"] if row["page"] == 0]
+    [page] = [row for row in found["bichat.transcripts_pages_v2_g1"] if row["page"] == 0]
     assert [m["content"] is None for m in page["messages"]] == [True, False]
 
 
@@ -167,7 +167,7 @@ def test_a_check_during_an_erasure_raises_no_alarm_and_says_what_it_left_out(
     without_key(database_url)  # as a check sees it whose snapshot is from before the erasure
     for report in verified(database_url):
         assert (report.valid, report.unsettled) == (True, 1)
-    changed(database_url, f"update bichat.transcripts_v1_g1 set label = 'Not so' where id <> '{FIRST}'")
+    changed(database_url, f"update bichat.transcripts_v2_g1 set label = 'Not so' where id <> '{FIRST}'")
     assert [report.valid for report in verified(database_url)] == [False, True, True, True]
 
 
@@ -196,8 +196,8 @@ def test_builds_that_nobody_follows_go_with_the_text_in_them(database_url: str, 
         with psycopg.connect(database_url) as builder:
             builder.execute("select pg_advisory_lock(hashtextextended('bichat.rebuild.transcripts', 0))")
             assert versions.drop_abandoned(connection, now) == [], "somebody is at it"
-        assert versions.drop_abandoned(connection, now) == ["transcripts_v1_g2"]
-        there = "select to_regclass('bichat.transcripts_v1_g2'), to_regclass('bichat.dialogues_v1_g2')::text"
+        assert versions.drop_abandoned(connection, now) == ["transcripts_v2_g2"]
+        there = "select to_regclass('bichat.transcripts_v2_g2'), to_regclass('bichat.dialogues_v1_g2')::text"
         assert connection.execute(there).fetchone() == (None, "bichat.dialogues_v1_g2")
     rebuilt(database_url, "transcripts")
 

@@ -67,11 +67,11 @@ def clean(value: Any, kind: Any) -> Any:
 
 
 def check_transcripts(log: Sequence[Event], found: dict[str, Rows]) -> None:
-    headers = {row["id"]: row for row in found["bichat.transcripts_v1_g1"]}
+    headers = {row["id"]: row for row in found["bichat.transcripts_v2_g1"]}
     pages: dict[Any, list[Message]] = defaultdict(list)
     turns: dict[Any, list[Turn]] = defaultdict(list)
     erased: dict[Any, int] = {}
-    for row in sorted(found["bichat.transcripts_pages_v1_g1"], key=lambda row: row["page"]):
+    for row in sorted(found["bichat.transcripts_pages_v2_g1"], key=lambda row: row["page"]):
         messages = msgspec.convert(row["messages"], list[Message])
         if row["page"] == NO_PAGE:
             assert (messages, row["questions"]) == ([], [])
@@ -81,7 +81,7 @@ def check_transcripts(log: Sequence[Event], found: dict[str, Rows]) -> None:
         assert row["version"] == messages[-1].version
         assert {(m.seq - 1) // 50 for m in messages} == {row["page"]}
         pages[row["dialogue_id"]] += messages
-    for row in found["bichat.transcripts_turns_v1_g1"]:
+    for row in found["bichat.transcripts_turns_v2_g1"]:
         turns[row["dialogue_id"]].append(msgspec.convert(row, Turn))
     dialogues = transcribed(log)
     assert headers.keys() == dialogues.keys()
@@ -175,7 +175,7 @@ def test_a_page_holds_fifty_messages_and_is_left_alone_when_full(
     with connection.transaction(force_rollback=True):
         transcripts = BUILDS[0]
         transcripts.model.apply(transcripts, connection, log[:90])
-        pages = b"select page, xmin::text, jsonb_array_length(messages) from bichat.transcripts_pages_v1_g1"
+        pages = b"select page, xmin::text, jsonb_array_length(messages) from bichat.transcripts_pages_v2_g1"
         before = connection.execute(pages).fetchall()
         for event in log[90:]:
             with connection.transaction():

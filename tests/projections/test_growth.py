@@ -18,13 +18,13 @@ FEW = 80
 """Blocks; the whole dialogue is some thousands."""
 
 FILL = f"""
-insert into bichat.transcripts_v1_g1
+insert into bichat.transcripts_v2_g1
 select '{DIALOGUE}', '{TENANT}', 'anna', 'x', 'active', {PAGES} * 75 + 1, now(), now(), {PAGES} * 50, null;
-insert into bichat.transcripts_pages_v1_g1
+insert into bichat.transcripts_pages_v2_g1
 select '{DIALOGUE}', n, '{TENANT}', (n + 1) * 75 + 1, array[md5(n::text)::uuid],
        jsonb_build_array(jsonb_build_object('content', repeat('a', 500)))
 from generate_series(0, {PAGES} - 1) n;
-insert into bichat.transcripts_turns_v1_g1
+insert into bichat.transcripts_turns_v2_g1
 select '{DIALOGUE}', md5(n::text)::uuid, '{TENANT}', n * 50 + 1, n * 75 + 3, n * 75 + 3, now(), 'answered', 1,
        'm', '', '', '', '{{}}'
 from generate_series(0, {PAGES} - 1) n;

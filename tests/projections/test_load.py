@@ -99,7 +99,7 @@ def test_a_long_dialogue_is_loaded_page_by_page(
     talk = [(0, what, 0) for _ in range(40) for what in (0, 3, 6)]
     log = history([*talk, *([(0, 18, 0)] if erased else []), *talk])
     found, _ = loaded(connection, log)
-    assert len(found["bichat.transcripts_pages_v1_g1"]) > 3
+    assert len(found["bichat.transcripts_pages_v2_g1"]) > 3
     assert found == applied(connection, log)
 
 

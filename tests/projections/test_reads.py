@@ -80,6 +80,6 @@ async def test_one_connection_serves_tenants_in_turn(database_url: str) -> None:
     await reads.open()
     for tenant, dialogue in ((TENANT, 1), (OTHER_TENANT, 2)) * 3:
         async with reads.tenant(tenant) as connection:
-            rows = await (await connection.execute("select id from bichat.transcripts_v1")).fetchall()
+            rows = await (await connection.execute("select id from bichat.transcripts_v2")).fetchall()
             assert rows == [(UUID(int=dialogue),)]
     await reads.close()

@@ -23,7 +23,7 @@ def test_no_statistics_hold_what_people_wrote(database_url: str) -> None:
     follow(database_url)
     with psycopg.connect(database_url, autocommit=True) as connection:
         held = connection.execute(
-            "select count(*) from bichat.transcripts_pages_v1 where messages::text ~ %s", (WORD,)
+            "select count(*) from bichat.transcripts_pages_v2 where messages::text ~ %s", (WORD,)
         )
         assert held.fetchone() == (20,)
         connection.execute("analyze")

@@ -179,7 +179,7 @@ def test_a_sample_is_some_dialogues_and_no_sums(database_url: str, ledger: Ledge
     assert 0 < transcripts.events < len(LOG)
     assert usage.tables.keys() == {"usage_dialogues"}
     with psycopg.connect(database_url) as connection:
-        connection.execute("update bichat.transcripts_v1_g1 set label = 'never said'")
+        connection.execute("update bichat.transcripts_v2_g1 set label = 'never said'")
     [transcripts, *_] = verified(database_url, sample=3)
     assert transcripts.tables["transcripts"].different == 3
 
@@ -188,7 +188,7 @@ def test_reports_are_kept_without_what_people_wrote(database_url: str, ledger: L
     write(ledger, SOME)
     follow(database_url)
     with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("update bichat.transcripts_v1_g1 set label = 'never said'")
+        connection.execute("update bichat.transcripts_v2_g1 set label = 'never said'")
         for build, report in zip(BUILDS, verified(database_url), strict=True):
             reports.keep(connection, build, report)
         kept = reports.newest(connection, ["transcripts", "usage"], 10)

@@ -59,7 +59,7 @@ def test_a_database_without_them_is_said_to_lack_them(database_url: str) -> None
 @pytest.mark.parametrize("relation", TABLES + VIEWS)
 def test_a_reader_sees_its_tenant_and_without_one_nothing(module_database_url: str, relation: str) -> None:
     with connect(module_database_url) as connection:
-        if not connection.execute("select from bichat.transcripts_v1 limit 1").fetchall():
+        if not connection.execute("select from bichat.transcripts_v2 limit 1").fetchall():
             log = history([(d, w, 1) for w in (0, 0, 3, 9, 3, 6) for d in range(4)])
             for build in BUILDS:
                 Runner(build, module_database_url, Script()).apply(connection, 0, log)

@@ -138,7 +138,7 @@ def test_what_cannot_be_read_parks_its_dialogue_everywhere_and_keeps_nobody_else
                 for build in BUILDS
                 for dialogue_id, version in ((new.dialogue_id, 1), (old.dialogue_id, 2))
             }
-            query = "select id, version from bichat.transcripts_v1"
+            query = "select id, version from bichat.transcripts_v2"
             assert set(connection.execute(query)) == {(old.dialogue_id, 1), (well.dialogue_id, 3)}
             repair()
             for build in BUILDS:
