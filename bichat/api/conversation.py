@@ -101,7 +101,10 @@ class Conversation:
         try:
             async with self._parts.reads.tenant(who.tenant_id) as connection:
                 if telling.only:
-                    if reply := await transcripts.reply(connection, *whose, telling.only):
+                    since = telling.mark.version
+                    if reply := await transcripts.reply(
+                        connection, *whose, telling.only, since_version=since
+                    ):
                         events.extend(telling.reply(reply))
                 elif changed := await transcripts.changes(connection, *whose, telling.mark.version):
                     events.extend(telling.dialogue(changed))

@@ -64,12 +64,14 @@ class Telling:
         dialogue, self.behind = changes.dialogue, changes.upto < changes.dialogue.version
         if self.mark.version < dialogue.erased <= dialogue.version:
             self.mark = replace(self.mark, face=UNKNOWN)  # what was told is blank now: it has changed
-        answers = {message.version: message for message in dialogue.messages if message.reply_to}
-        news: list[Message | Turn] = [m for m in dialogue.messages if not m.reply_to]
+        answers = {m.version: m for m in dialogue.messages if m.reply_to and not m.call_id}
+        news: list[Message | Turn] = [m for m in dialogue.messages if m.call_id or not m.reply_to]
         news += [turn for turn in dialogue.turns.values() if turn.version > self.mark.version]
         for item in sorted(news, key=lambda item: item.version):
             if isinstance(item, Turn):
                 yield from self._reply(item, answers.get(item.version), item.version)
+            elif item.reply_to:
+                yield from self._call(item, dialogue.turns.get(item.reply_to))
             else:
                 self._at(item.version)
                 yield self._event(
@@ -86,26 +88,45 @@ class Telling:
         turn = reply.turn
         if self.mark.seq not in (0, turn.seq):  # the mark is of a stream that followed another reply
             self.mark = replace(self.mark, seq=0, attempt=0, segments=0)
+        for call in reply.calls:
+            yield from self._call(call, turn)
         if turn.version > self.mark.version or (turn.status == "running" and self._stale(turn)):
             yield from self._reply(turn, reply.answer, turn.version)
         elif turn.status in ("answered", "failed", "cancelled"):
             self.over = True  # its end was told before
 
     def _reply(self, turn: Turn, answer: Message | None, version: int) -> Iterator[bytes]:
-        self._at(turn.version - 1)
+        yield from self._begun(turn, version if turn.status == "running" else turn.version - 1)
+        self._at(version)  # an end comes after this: who has heard a start only resumes before it
+        if turn.status in ("answered", "failed", "cancelled"):
+            yield self._ended(turn, answer)
+
+    def _begun(self, turn: Turn, version: int) -> Iterator[bytes]:
+        """That an attempt was given up, and that the last one has begun, unless that was told."""
         told = self.mark.seq == turn.seq
+        self._at(min(version, turn.version - 1))
         if told and (turn.attempt != self.mark.attempt or turn.status == "waiting"):
             yield self._close("reply.superseded", turn, self.mark.attempt)
-        if turn.status == "running":
-            self._at(version)
+        self._at(version)
         begun = turn.status in ("running", "answered", "failed") and turn.attempt
         if begun and not self.mark.seq:
             self.question = turn.message_id
             self.mark = replace(self.mark, seq=turn.seq, attempt=turn.attempt, segments=0)
             yield self._event("reply.started", turn.message_id, turn.attempt, model=turn.model)
-        self._at(version)  # an end comes after this: who has heard a start only resumes before it
-        if turn.status in ("answered", "failed", "cancelled"):
-            yield self._ended(turn, answer)
+
+    def _call(self, call: Message, turn: Turn | None) -> Iterator[bytes]:
+        """A function that the last attempt called, or what it returned; `turn` unless its start was told."""
+        if turn and turn.attempt == call.attempt:
+            yield from self._begun(turn, call.version - 1)
+        if call.reply_to and self.attempt == (call.reply_to, call.attempt):
+            self._at(call.version)
+            told = {"call_id": call.call_id, "name": call.name}
+            if call.content == "":  # what a function returns is JSON, and so is not empty
+                called = told | {"arguments": call.arguments}
+                yield self._event("tool.called", call.reply_to, call.attempt, **called)
+            else:
+                returned = told | {"result": call.content, "failed": call.failed}
+                yield self._event("tool.returned", call.reply_to, call.attempt, **returned)
 
     def _ended(self, turn: Turn, answer: Message | None) -> bytes:
         told: dict[str, Any]

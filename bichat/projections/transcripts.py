@@ -31,6 +31,9 @@ PIECE = 4
 NO_PAGE = -1
 """The number of a page without messages, whose version is that of the dialogue's last erasure."""
 
+_LAST = 2**62
+"""A version after every other."""
+
 Dialogues = dict[UUID, Dialogue]
 _messages = msgspec.json.Decoder(tuple[Message, ...])
 _turns = msgspec.json.Decoder(tuple[Turn, ...])
@@ -202,18 +205,27 @@ class Reply(NamedTuple):
 
     turn: Turn
     answer: Message | None
+    calls: tuple[Message, ...] = ()
+    """Of functions, in its last attempt; the newer ones, if that was asked for."""
 
 
 async def reply(
-    connection: AsyncConnection[Any], tenant_id: UUID, dialogue_id: UUID, user_id: str, message_id: UUID
-) -> Reply | None:
-    """The turn of one question with its answer, at any distance; None when there is no such question."""
-    row = await _one(connection, "reply", tenant_id, dialogue_id, user_id, message_id=message_id)
+    connection: AsyncConnection[Any], tenant_id: UUID, dialogue_id: UUID, user_id: str, message_id: UUID,
+    *, since_version: int = _LAST,
+) -> Reply | None:  # fmt: skip
+    """The turn of one question with its answer, at any distance; None when there is no such question.
+
+    With the calls of functions from after `since_version`, if that is given.
+    """
+    values = {"message_id": message_id, "since": since_version}
+    row = await _one(connection, "reply", tenant_id, dialogue_id, user_id, **values)
     if row is None:
         return None
     turn = _turn.decode(row[0])
     held = _messages.decode(row[1]) if row[1] else ()
-    return Reply(turn, next((m for m in held if m.version == turn.version), None))
+    said = (m for page in row[2] for m in _messages.decode(page) if m.version > since_version)
+    calls = tuple(m for m in said if m.call_id and (m.reply_to, m.attempt) == (message_id, turn.attempt))
+    return Reply(turn, next((m for m in held if m.version == turn.version), None), calls)
 
 
 async def turn(

@@ -197,12 +197,17 @@ select h.id, h.tenant_id, h.user_id, h.label, h.state, h.version, h.created_at, 
 from header h;
 
 -- name: reply
--- A turn with the page that holds its answer: the message whose version is the turn's.
+-- A turn with the page that holds its answer, the message whose version is the turn's; and the pages that may
+-- hold calls of its last attempt from after a version.
 select to_jsonb(t)::text, (
     select p.messages::text from bichat.transcripts_pages_vN p
     where t.status = 'answered' and p.dialogue_id = h.id and p.tenant_id = h.tenant_id
       and p.page >= (t.seq - 1) / 50 and p.version >= t.version
-    order by p.page limit 1)
+    order by p.page limit 1), array(
+    select p.messages::text from bichat.transcripts_pages_vN p
+    where t.calls > 0 and p.dialogue_id = h.id and p.tenant_id = h.tenant_id
+      and p.page >= (t.seq - 1) / 50 and p.version > greatest(t.started, %(since)s)
+    order by p.page limit 8)
 from bichat.transcripts_vN h
 join bichat.transcripts_turns_vN t on t.dialogue_id = h.id and t.tenant_id = h.tenant_id
 where h.id = %(dialogue_id)s and h.tenant_id = %(tenant_id)s and h.user_id = %(user_id)s

@@ -142,3 +142,70 @@ def test_an_event_is_one_line_whatever_is_said() -> None:
         json.loads(chunk.decode().splitlines()[2].removeprefix("data: "))["text"]
         == "a\nb\r\u2028c\u0085d\u2029"
     )
+
+
+# --- functions ---------------------------------------------------------------------------------------
+
+
+def call(seq: int, version: int, attempt: int = 1, returned: str = "") -> Message:
+    return Message(
+        id=UUID(int=100 + seq), seq=seq, version=version, role="tool", content=returned, at=NOON,
+        name="query", reply_to=UUID(int=1), attempt=attempt, call_id="call_1",
+        arguments="" if returned else "{}",
+    )  # fmt: skip
+
+
+def test_a_call_and_its_return_are_told_between_start_and_end() -> None:
+    events = list(
+        read(
+            following().dialogue(
+                changes(
+                    7,
+                    call(2, 4),
+                    call(3, 5, returned="[1]"),
+                    message(4, 6, answers=1),
+                    turn(1, 6, "answered"),
+                )
+            )
+        )
+    )
+    assert [e["type"] for e in events] == ["reply.started", "tool.called", "tool.returned", "reply.completed"]
+    assert [(e["call_id"], e["name"]) for e in events[1:3]] == [("call_1", "query")] * 2
+    assert events[1]["arguments"] == "{}"
+    assert (events[2]["result"], events[2]["failed"]) == ("[1]", False)
+
+
+def test_calls_of_a_reply_that_is_being_told_are_told_as_they_come() -> None:
+    telling = following()
+    assert told(telling.dialogue(changes(3, turn(1, 3, "running")))) == ["reply.started 1"]
+    assert told(telling.dialogue(changes(4, call(2, 4)))) == ["tool.called 1"]
+    assert told(telling.dialogue(changes(5, call(3, 5, returned="1")))) == ["tool.returned 1"]
+
+
+def test_calls_of_an_attempt_that_was_given_up_come_before_that_is_said_or_not_at_all() -> None:
+    new = changes(7, call(2, 4), turn(1, 5, "running", attempt=2), call(3, 6, attempt=2))
+    assert told(following().dialogue(new)) == ["reply.started 2", "tool.called 2"]
+    telling = following()
+    list(telling.dialogue(changes(3, turn(1, 3, "running"))))
+    expected = ["tool.called 1", "reply.superseded 1", "reply.started 2", "tool.called 2"]
+    assert told(telling.dialogue(new)) == expected
+
+
+@pytest.mark.parametrize("heard", range(4))
+def test_whoever_resumes_anywhere_in_a_reply_hears_the_rest_once(heard: int) -> None:
+    calls, answer = (call(2, 4), call(3, 5, returned="[1]")), message(4, 6, answers=1)
+    expected = ["reply.started 1", "tool.called 1", "tool.returned 1", "reply.completed 1"]
+    ended = turn(1, 6, "answered")
+
+    telling = Telling(DIALOGUE, Mark(version=2), only=UUID(int=1))
+    marks = [telling.mark]
+    said = []
+    for chunk in telling.reply(Reply(ended, answer, calls)):
+        said += told([chunk])
+        marks.append(telling.mark)
+    assert said == expected
+
+    again = Telling(DIALOGUE, marks[heard], only=UUID(int=1))
+    later = tuple(c for c in calls if c.version > marks[heard].version)
+    assert told(again.reply(Reply(ended, answer, later))) == expected[heard:]
+    assert again.over

@@ -26,7 +26,7 @@ select '{DIALOGUE}', n, '{TENANT}', (n + 1) * 75 + 1, array[md5(n::text)::uuid],
 from generate_series(0, {PAGES} - 1) n;
 insert into bichat.transcripts_turns_v2_g1
 select '{DIALOGUE}', md5(n::text)::uuid, '{TENANT}', n * 50 + 1, n * 75 + 3, n * 75 + 3, now(), 'answered', 1,
-       'm', '', '', '', '{{}}'
+       'm', '', '', '', '{{}}', 0, 0
 from generate_series(0, {PAGES} - 1) n;
 insert into bichat.dialogues_v1_g1
 select md5(n::text)::uuid, '{TENANT}', 'anna', 'x', 'active', 2, now(), now() - n * interval '1 second', 1
@@ -69,7 +69,7 @@ def blocks(connection: psycopg.Connection[Any], query: bytes, values: dict[str, 
         ("slice", {"first": 1000, "last": 1001}),
         ("changes", {"since": PAGES * 75 - 1, "pages": 4}),
         ("changes", {"since": 0, "pages": 4}),
-        ("reply", {"message_id": "cfcd2084-95d5-65ef-66e7-dff9f98764da"}),  # of page 0
+        ("reply", {"message_id": "cfcd2084-95d5-65ef-66e7-dff9f98764da", "since": 0}),  # of page 0
     ],
 )
 def test_reading_a_long_dialogue_touches_few_blocks(

@@ -18,7 +18,7 @@ from tests.projections.histories import history, transcribed
 from tests.projections.test_runner import filled
 
 pytestmark = pytest.mark.anyio
-ASK, NOTE, START, ANSWER, FAIL = 0, 2, 3, 6, 9
+ASK, NOTE, START, ANSWER, FAIL, CALL, RETURN = 0, 2, 3, 6, 9, 19, 20
 FIRST = UUID(int=1)
 
 
@@ -104,12 +104,28 @@ async def test_a_reply_is_found_with_its_answer_at_any_distance(database_url: st
     assert answer.reply_to == expected.messages[0].id
     async with reads.tenant(TENANT) as connection:
         found = await transcripts.reply(connection, TENANT, FIRST, "user 0", expected.messages[0].id)
-        assert found == (expected.turns[expected.messages[0].id], answer)
+        assert found == (expected.turns[expected.messages[0].id], answer, ())
         waits = await transcripts.reply(connection, TENANT, FIRST, "user 0", expected.messages[1].id)
-        assert waits == (expected.turns[expected.messages[1].id], None)
+        assert waits == (expected.turns[expected.messages[1].id], None, ())
         turn = await transcripts.turn(connection, TENANT, FIRST, "user 0", expected.messages[1].id)
         assert turn == expected.turns[expected.messages[1].id]
         assert await transcripts.reply(connection, TENANT, FIRST, "user 0", answer.id) is None
+
+
+async def test_a_reply_is_found_with_the_calls_of_its_last_attempt(database_url: str, reads: Reads) -> None:
+    lost = [(0, START, 0), (0, CALL, 0)]
+    log = history([(0, ASK, 0), *lost, *lost, (0, ASK, 0), (0, RETURN, 0), (0, CALL, 2), (0, ANSWER, 0)])
+    filled(database_url, log)
+    expected = [m for m in whole(log).messages if m.call_id and m.attempt == 2]
+    assert [bool(m.content) for m in expected] == [False, True, False]
+    question = whole(log).messages[0].id
+    async with reads.tenant(TENANT) as connection:
+        for since, calls in ((0, expected), (expected[1].version, expected[2:])):
+            found = await transcripts.reply(
+                connection, TENANT, FIRST, "user 0", question, since_version=since
+            )
+            assert found
+            assert list(found.calls) == calls
 
 
 async def test_nobody_reaches_what_is_not_theirs(database_url: str, reads: Reads) -> None:
