@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import httpx
 
-from bichat.terminal import printable
+from bichat.terminal import line, printable
 
 PATIENCE = httpx.Timeout(10, read=30)
 """Seconds; a stream that is alive says something every 15."""
@@ -64,13 +64,13 @@ def _typed() -> Iterator[str]:
         print("Ctrl-D leaves, Ctrl-C stops waiting for an answer.", file=sys.stderr)
     while True:
         try:
-            line = input("you> " if terminal else "")
+            typed = input("you> " if terminal else "")
         except EOFError:
             if terminal:
                 print()
             return
-        if line.strip():
-            yield line
+        if typed.strip():
+            yield typed
 
 
 class Chat:
@@ -148,6 +148,8 @@ class Reply:
             match event["type"]:
                 case "reply.delta":
                     self._print(event["text"])
+                case "tool.called":
+                    self._aside(f"{event['name']} {event['arguments']}")
                 case "reply.superseded":
                     self._forget()
                 case "reply.completed":
@@ -167,6 +169,11 @@ class Reply:
         self._in_line = not text.endswith("\n") if text else self._in_line
         sys.stdout.write(printable(text))
         sys.stdout.flush()
+
+    def _aside(self, text: str) -> None:
+        """What goes on between the words."""
+        self.end_line()
+        print(f"[{line(text)}]", file=sys.stderr)
 
     def _forget(self) -> None:
         if self._shown:
@@ -196,9 +203,9 @@ class Reply:
 def parsed(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
     """The data of server-sent events, each with its `id`."""
     event: dict[str, str] = {}
-    for line in lines:
-        if line:
-            name, _, value = line.partition(":")
+    for row in lines:
+        if row:
+            name, _, value = row.partition(":")
             event[name] = value.removeprefix(" ")
         elif "data" in event:
             yield {**json.loads(event["data"]), "id": event.get("id")}

@@ -83,16 +83,20 @@ class Story:
             ),
         )
 
-    def _event(self, event: AuditEvent) -> str:
+    def _event(self, event: AuditEvent) -> str:  # noqa: PLR0911 - one arm per kind
         data = event.data
         if data is None:
             return f"-- version {event.version} cannot be read: {line(str(event.unreadable))}"
         match event.type:
             case "MessageAdded":
                 return self._message(data)
+            case "FunctionCalled" | "FunctionReturned":
+                return self._function(data)
             case "ReplyStarted":
                 self._attempts += 1
                 return self._attempt(event, data)
+            case "DialogueLabelled":
+                return f"-- {_who(event)} calls it {label(data['label'])}{self._spent(data)}"
             case "ReplyFailed" | "ReplyCancelled" | "ReplyAccounted":
                 return self._ended(event, data)
             case "ReplyCancelRequested" | "ReplyRequeued":
@@ -108,6 +112,14 @@ class Story:
             about = f" to {self._number(answers)}, {line(answers['model'])}{self._spent(answers)}"
             about += f", {line(reason)}" if (reason := answers.get("finish_reason")) else ""
         return f"#{seq} {data['role']}{name}{about}\n{said(data['content'])}"
+
+    def _function(self, data: dict[str, Any]) -> str:
+        seq, name = next(self._seq), line(data["name"])
+        if "arguments" in data:
+            aside = f"{said(data['said'])}\n" if data.get("said", "") != "" else ""
+            return f"{aside}#{seq} calls {name} with\n{said(data['arguments'])}"
+        how = "fails with" if data.get("failed") else "returns"
+        return f"#{seq} {name} {how}\n{said(data['result'])}"
 
     def _attempt(self, event: AuditEvent, data: dict[str, Any]) -> str:
         shown = data["shown"]

@@ -46,7 +46,8 @@ def dialogue_told(dialogue: Dialogue) -> str:
         f"begun {clock(dialogue.created_at)}, {dialogue.message_count:,} messages",
     ]
     for message in dialogue.messages:
-        lines += ["", _head(message), said(message.content)]
+        call = message.call_id and message.content == ""
+        lines += ["", _head(message), said(message.arguments if call else message.content)]
         if turn := dialogue.turns.get(message.id):
             lines += _turn(turn)
     return "\n".join(lines)
@@ -54,6 +55,9 @@ def dialogue_told(dialogue: Dialogue) -> str:
 
 def _head(message: Message) -> str:
     name = f" ({line(message.name)})" if message.name else ""
+    if message.call_id:
+        returned = "failed" if message.failed else "returned" if message.content != "" else "called"
+        name = f"{name} {returned}"
     model = f", {line(message.model)}" if message.model else ""
     spent = f", {tokens(message.usage)}" if message.usage else ""
     return f"#{message.seq} {message.role}{name}, {clock(message.at)}{model}{spent}"
