@@ -14,7 +14,7 @@ from bichat.api import answers
 from bichat.api.call import Call
 from bichat.api.parameters import BIGGEST, Cursor, Limit, instant
 from bichat.api.schemas import LINE, Dialogue
-from bichat.audit.attempts import Attempt
+from bichat.audit.attempts import Attempt, Called
 from bichat.audit.auditor import Auditor
 from bichat.audit.feed import Place, Wanted
 from bichat.audit.request import Digest
@@ -63,12 +63,14 @@ class ModelAttempts(Struct, frozen=True, kw_only=True):
 class SentRequest(Struct, frozen=True, kw_only=True):
     """One attempt with its request rebuilt from the log: its bytes, as they stand here, are those digested.
 
-    `digest` says whether they are what was sent; `request` is null once its text is erased.
+    `digest` says whether they are what was sent; `request` is null once its text is erased. Where functions
+    were called, the request was sent again after each round with what had been called and had returned.
     """
 
     attempt: Attempt
     digest: Digest
     request: ChatRequest | None
+    calls: tuple[Called, ...]
 
 
 def auditor(call: Call) -> Auditor:
@@ -144,7 +146,7 @@ async def attempt(
 ) -> SentRequest:
     """One attempt with its request, rebuilt from the log byte for byte and compared with its digest."""
     one, sent = await auditor(request).attempt(dialogue_id, message_id, number)
-    return SentRequest(attempt=one, digest=sent.digest, request=sent.request)
+    return SentRequest(attempt=one, digest=sent.digest, request=sent.request, calls=sent.calls)
 
 
 def _version(after: str | None) -> int:

@@ -11,6 +11,8 @@ from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
 from bichat.events.dialogue import (
+    FunctionCalled,
+    FunctionReturned,
     MessageAdded,
     ReplyAccounted,
     ReplyCancelled,
@@ -21,8 +23,10 @@ from bichat.events.dialogue import (
 from bichat.events.envelope import Event
 
 STARTS = ("ReplyStarted",)
-KINDS = ("MessageAdded", "ReplyStarted", "ReplyFailed", "ReplyCancelled", "ReplyAccounted")
+KINDS = ("MessageAdded", "ReplyStarted", "ReplyFailed", "ReplyCancelled", "ReplyAccounted", "FunctionCalled")
 """What is told of an attempt, its question among it."""
+
+CALLS = ("FunctionCalled", "FunctionReturned")
 
 Ending = Literal["running", "answered", "failed", "cancelled", "given_up"]
 """`given_up`: another attempt was started while it ran, for its worker was lost."""
@@ -58,7 +62,8 @@ class Attempt(Struct, frozen=True, kw_only=True):
     """One call to the model: what it was shown, of the dialogue as it stood at version `as_of`.
 
     `functions` are the digests of the schemas it was offered, `request_digest` is that of the whole request,
-    keyed with the person's key. `final`: after this failure nobody tries again by themselves.
+    keyed with the person's key. `calls` of functions made it more than one request. `final`: after this
+    failure nobody tries again by themselves.
     """
 
     message_id: UUID
@@ -75,6 +80,7 @@ class Attempt(Struct, frozen=True, kw_only=True):
     as_of: int
     messages: ShownRange
     functions: tuple[str, ...]
+    calls: int = 0
     request_digest: str
     ended: Ending = "running"
     ended_version: int | UnsetType = UNSET
@@ -84,6 +90,22 @@ class Attempt(Struct, frozen=True, kw_only=True):
     answer_id: UUID | UnsetType = UNSET
     finish_reason: str | UnsetType = UNSET
     usage: Spent | None = None
+
+
+class Called(Struct, frozen=True, kw_only=True):
+    """A function that the model called: what it had said before, and what it was shown of it next.
+
+    `result` is unset until it has returned, and null once its text is erased.
+    """
+
+    round: int
+    version: int
+    call_id: str
+    name: str
+    arguments: str | None
+    said: str | None
+    result: str | UnsetType | None = UNSET
+    failed: bool = False
 
 
 class Key(NamedTuple):
@@ -125,6 +147,10 @@ class Attempts:
                     key = Key(cancelled.message_id, cancelled.attempt)
                     usage = None if cancelled.account_due else cancelled.usage
                     self._end(key, event, "cancelled", usage)
+                case FunctionCalled() as call:
+                    key = Key(call.message_id, call.attempt)
+                    if key in self.known:
+                        self._note(key, calls=self.known[key].calls + 1)
                 case ReplyAccounted() as accounted:
                     key = Key(accounted.message_id, accounted.attempt)
                     self._note(key, usage=_spent(accounted.usage))
@@ -149,6 +175,24 @@ class Attempts:
     def _note(self, key: Key, **told: object) -> None:
         if key in self.known:
             self.known[key] = replace(self.known[key], **told)
+
+
+def called(events: Iterable[Event], key: Key) -> list[Called]:
+    """The calls of one attempt, in order, with what they returned."""
+    found: list[Called] = []
+    waiting: dict[str, int] = {}
+    for event in events:
+        match event.fact:
+            case FunctionCalled() as call if Key(call.message_id, call.attempt) == key:
+                waiting[call.call_id] = len(found)
+                found.append(Called(
+                    round=call.round, version=event.version, call_id=call.call_id, name=call.name,
+                    arguments=call.arguments, said=call.said,
+                ))  # fmt: skip
+            case FunctionReturned() as back if Key(back.message_id, back.attempt) == key:
+                n = waiting.pop(back.call_id)  # models use their ids again in later rounds
+                found[n] = replace(found[n], result=back.result, failed=back.failed)
+    return found
 
 
 def attempted(started: ReplyStarted, event: Event) -> Attempt:

@@ -10,10 +10,11 @@ from uuid import UUID
 
 from anyio import to_thread
 from msgspec import Struct
+from msgspec.structs import replace
 from uuid_utils.compat import uuid7
 
 from bichat.audit import feed
-from bichat.audit.attempts import KINDS, STARTS, Attempt, Attempts, Key
+from bichat.audit.attempts import CALLS, KINDS, STARTS, Attempt, Attempts, Key, called
 from bichat.audit.feed import Place, Wanted
 from bichat.audit.log import BYTES, TenantLog
 from bichat.audit.request import Opened, Rebuilt, rebuilt, with_ranges
@@ -127,14 +128,15 @@ class Auditor:
         await self.record("attempts", dialogue_id, message_id=message_id, attempt=number)
         first = await self._first(dialogue_id)
         log, known = Opened(self._log.stream, self._keys), Attempts()
-        about = await self._log.stream(dialogue_id, kinds=KINDS, about=message_id)
+        about = await self._log.stream(dialogue_id, kinds=(*KINDS, *CALLS), about=message_id)
         [begun, *events] = await _aside(log.events, [first, *about])
         known.take(events)
         key = Key(message_id, number)
         if key not in known.known:
             raise NotFound(what="attempt")
         [attempt] = await _aside(with_ranges, log, dialogue_id, [known.known[key]])
-        return attempt, await _aside(self._rebuilt, log, begun, _start(events, key))
+        sent = await _aside(self._rebuilt, log, begun, _start(events, key))
+        return attempt, replace(sent, calls=tuple(called(events, key)))
 
     def _rebuilt(self, log: Opened, begun: Event, start: Event) -> Rebuilt:
         assert isinstance(begun.fact, DialogueStarted)  # noqa: S101 - for the type checker

@@ -12,7 +12,7 @@ from anyio import from_thread
 from msgspec import Struct
 from msgspec.structs import replace
 
-from bichat.audit.attempts import Attempt, Point, ShownRange
+from bichat.audit.attempts import Attempt, Called, Point, ShownRange
 from bichat.events.codec import EventMapper, StoredRow, key_ids
 from bichat.events.dialogue import MessageAdded, ReplyStarted
 from bichat.events.envelope import Event
@@ -33,6 +33,8 @@ class Rebuilt(Struct, frozen=True, kw_only=True):
 
     digest: Digest
     request: ChatRequest | None
+    calls: tuple[Called, ...] = ()
+    """What each request after the first had besides."""
 
 
 class Opened:

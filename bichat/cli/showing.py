@@ -6,10 +6,12 @@ from datetime import datetime
 from textwrap import indent
 from typing import TYPE_CHECKING
 
+from msgspec import UNSET
+
 from bichat.terminal import line, printable
 
 if TYPE_CHECKING:
-    from bichat.audit.attempts import Attempt
+    from bichat.audit.attempts import Attempt, Called
     from bichat.audit.request import Rebuilt
     from bichat.events.transcript import Dialogue, Message, Turn
 
@@ -73,6 +75,13 @@ def _turn(turn: Turn) -> list[str]:
     return told
 
 
+def _call_told(call: Called) -> str:
+    how = "not returned" if call.result is UNSET else "failed with" if call.failed else "returned"
+    back = "" if call.result is UNSET else f"\n{said(call.result)}"
+    head = f"\nround {call.round}, version {call.version}: {line(call.name)} called with"
+    return f"{head}\n{said(call.arguments)}\n  {how}{back}"
+
+
 def attempt_told(one: Attempt, sent: Rebuilt) -> str:
     """What the model was shown, and whether that is what the log's digest says."""
     shown = one.messages
@@ -102,4 +111,5 @@ def attempt_told(one: Attempt, sent: Rebuilt) -> str:
             f"{message.role}{f' ({line(message.name)})' if message.name else ''}",
             said(message.content),
         ]
+    lines += map(_call_told, sent.calls)
     return "\n".join(lines)
