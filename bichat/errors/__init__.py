@@ -43,6 +43,10 @@ class Forbidden(Refused):
     """This needs the role {role}."""
 
 
+class NotOfThisPage(Forbidden):
+    """This was not sent by this page as it is now: load it again, then try again."""
+
+
 class NotFound(Refused):
     """There is no such {what}."""
 
