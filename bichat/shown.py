@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import takewhile
-from typing import Protocol
+from itertools import groupby, takewhile
+from typing import Any, Protocol
 from uuid import UUID
 
+import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
-from bichat.events.dialogue import MessageAdded, ReplyStarted, TextErased
-from bichat.events.envelope import Event
-from bichat.model import ChatMessage, ChatRequest
+from bichat.events.dialogue import FunctionCalled, FunctionReturned, MessageAdded, ReplyStarted, TextErased
+from bichat.events.envelope import Event, Fact
+from bichat.events.function import FunctionDescribed, stream_of
+from bichat.model import ChatMessage, ChatRequest, Named, ToolCall
 
 PROMPTS = {
     ("built-in", 1): (
@@ -27,6 +30,9 @@ PROMPTS = {
 """By name and version; a version is never edited, for the log says which one the model was shown."""
 
 PROMPT = ("built-in", 1)
+
+ROUNDS = 8
+"""Calls to the model in one attempt; in the last it has to answer."""
 
 PAGE = 32
 """Messages read from the log at once."""
@@ -60,13 +66,28 @@ class Place(Struct, frozen=True):
 def rebuild(log: Log, dialogue_id: UUID, question: int, started: ReplyStarted) -> ChatRequest:
     """The request that `started` says was made, out of the log as it stood then: the same bytes."""
     place = Place(dialogue_id, question, started.shown.as_of)
-    return showing(started, shown_messages(log, place, started.shown.messages))
+    asked = log.read(dialogue_id, after=question - 1, limit=1)[0]
+    tools = functions(log, asked.tenant_id, started.shown.functions)
+    return showing(started, shown_messages(log, place, started.shown.messages), tools)
 
 
-def showing(started: ReplyStarted, said: Iterable[MessageAdded]) -> ChatRequest:
+def showing(
+    started: ReplyStarted, said: Iterable[MessageAdded], tools: tuple[dict[str, Any], ...] = ()
+) -> ChatRequest:
     """The request that `started` says was made, of the messages that it showed."""
     prompt = ChatMessage("system", PROMPTS[started.shown.prompt, started.shown.prompt_version])
-    return request(started, (prompt, *map(message, said)))
+    return request(started, (prompt, *map(message, said)), tools)
+
+
+def functions(log: Log, tenant_id: UUID, digests: Iterable[str]) -> tuple[dict[str, Any], ...]:
+    """What the digests stood for when the tenant's models were offered them; raises `KeyError`."""
+    found = []
+    for digest in digests:
+        described = [event.fact for event in log.read(stream_of(tenant_id, digest), limit=1)]
+        if not described or not isinstance(described[0], FunctionDescribed):
+            raise KeyError(digest)
+        found.append(msgspec.json.decode(described[0].schema, type=dict[str, Any]))
+    return tuple(found)
 
 
 def shown_messages(log: Log, place: Place, number: int) -> list[MessageAdded]:
@@ -92,9 +113,32 @@ class Called(Protocol):
     def top_p(self) -> float | None: ...  # noqa: D102
 
 
-def request(called: Called, messages: tuple[ChatMessage, ...]) -> ChatRequest:
-    """The call to the model, whole."""
-    return ChatRequest(called.model, messages, called.max_tokens, called.temperature, called.top_p)
+def request(
+    called: Called, messages: tuple[ChatMessage, ...], tools: tuple[dict[str, Any], ...] = ()
+) -> ChatRequest:
+    """The first call to the model, whole; `tools` are the functions offered."""
+    return ChatRequest(called.model, messages, called.max_tokens, called.temperature, called.top_p, tools)
+
+
+def following(request: ChatRequest, facts: Iterable[Fact]) -> ChatRequest:
+    """The call to the model after the rounds that `facts` of one attempt tell of; its first was `request`.
+
+    In the last round functions may not be called any more. They stay described, for there are servers that
+    understand no earlier calls without.
+    """
+    told = list(facts)
+    results = {fact.call_id: fact.result for fact in told if isinstance(fact, FunctionReturned)}
+    calls = [fact for fact in told if isinstance(fact, FunctionCalled)]
+    messages, rounds = list(request.messages), 0
+    for _, group in groupby(calls, key=lambda call: call.round):
+        made, rounds = list(group), rounds + 1
+        tool_calls = tuple(ToolCall(call.call_id, Named(call.name, call.arguments or "")) for call in made)
+        messages.append(ChatMessage("assistant", made[0].said or "", tool_calls=tool_calls))
+        messages += [
+            ChatMessage("tool", results.get(call.call_id) or "", tool_call_id=call.call_id) for call in made
+        ]
+    choice = "none" if request.tools and rounds >= ROUNDS - 1 else ""
+    return replace(request, messages=tuple(messages), tool_choice=choice)
 
 
 # --- the reading order ----------------------------------------------------------------------------

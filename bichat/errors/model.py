@@ -43,6 +43,14 @@ class ModelRefused(ModelError):
     """The model's server refused the request: {detail}"""
 
 
+class FunctionsRefused(ModelError):
+    """The model's server takes no functions: {detail}"""
+
+
+class RoundsExhausted(ModelError):
+    """The model called functions {rounds} times over and did not answer."""
+
+
 class ContextTooLong(ModelError):
     """The question alone is {tokens} tokens; the model is shown at most {budget}."""
 

@@ -9,6 +9,7 @@ from contextlib import aclosing, contextmanager
 
 import msgspec
 import openai
+from msgspec.structs import replace
 
 from bichat import metrics
 from bichat.config import Config
@@ -21,6 +22,7 @@ from bichat.errors.model import (
     ModelUnavailable,
 )
 from bichat.model import wire
+from bichat.model.calls import Calls
 from bichat.model.request import ChatRequest, Chunk
 from bichat.model.wire import Wire
 
@@ -61,19 +63,21 @@ class Model:
         if self._nobody:  # the client would send people's text to its default server
             raise ModelRefused(detail="there is none; OPENAI_API_KEY or OPENAI_BASE_URL bring one")
         deadline = asyncio.get_running_loop().time() + self._longest
-        with self._plainly(ModelUnavailable):
+        with self._plainly(ModelUnavailable, offered=bool(request.tools)):
             async with asyncio.timeout(self._silence):
                 response = await self._open(request)
-        heard, last = 0, Chunk()
+        heard, last, calls = 0, Chunk(), Calls()
         async with aclosing(response):
             async for chunk in self._chunks(response, deadline):
                 text, last = wire.clean(chunk.text)[: LONGEST_ANSWER - heard], chunk.after(last)
+                calls.take(chunk.calls)
                 heard += len(text)
                 if text:
                     yield Chunk(text)
                 if heard >= LONGEST_ANSWER:
                     last = Chunk(finish="length", usage=last.usage)
                     break
+        last = replace(last, calls=calls.whole())
         wire.expect_an_answer(heard, last)
         yield last
 
@@ -109,7 +113,7 @@ class Model:
             yield told
 
     @contextmanager
-    def _plainly(self, broken: type[ModelError]) -> Iterator[None]:
+    def _plainly(self, broken: type[ModelError], *, offered: bool = False) -> Iterator[None]:
         """Turns what the client raises into errors of ours, without a secret or a trace in them."""
         try:
             yield
@@ -117,7 +121,8 @@ class Model:
             raise
         except openai.APIStatusError as error:
             wait = wire.retry_after(error.response.headers.get("retry-after", ""))
-            raise wire.refusal(error.status_code, self._told(wire.message(error)), wait) from None
+            told = self._told(wire.message(error))
+            raise wire.refusal(error.status_code, told, wait, offered=offered) from None
         except TimeoutError:
             raise ModelSilent(seconds=f"{self._silence:g}") from None
         except openai.APIConnectionError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 import openai
 from msgspec import Struct
 
-from bichat.errors.model import ModelCutOff, ModelError, ModelNonsense, ModelRefused, ModelUnavailable
+from bichat.errors.model import (
+    FunctionsRefused,
+    ModelCutOff,
+    ModelError,
+    ModelNonsense,
+    ModelRefused,
+    ModelUnavailable,
+)
 from bichat.model.request import Chunk, Tokens
 
 if TYPE_CHECKING:
@@ -37,8 +44,22 @@ async def bound(response: httpx2.Response) -> None:
     response.aiter_bytes = bounded  # type: ignore[method-assign]  # after unpacking: a few bytes may hold many
 
 
+class _Function(Struct):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class CallPart(Struct):
+    """A piece of a call."""
+
+    index: int | None = None
+    id: str | None = None
+    function: _Function | None = None
+
+
 class _Delta(Struct):
     content: str | None = None
+    tool_calls: list[CallPart] | None = None
 
 
 class _Choice(Struct):
@@ -63,6 +84,11 @@ class Wire(Struct):
         return (self._choice.delta and self._choice.delta.content) or ""
 
     @property
+    def calls(self) -> Sequence[CallPart]:
+        """The pieces of calls in it."""
+        return (self._choice.delta and self._choice.delta.tool_calls) or ()
+
+    @property
     def finish(self) -> str:
         """Why the answer ends here, if it does."""
         return clean(self._choice.finish_reason or "")[:40]
@@ -76,7 +102,7 @@ def expect_an_answer(heard: int, last: Chunk) -> None:
     """Raises `ModelCutOff` or `ModelNonsense` when what was heard is no answer."""
     if not last.finish:
         raise ModelCutOff(detail="it ended without a finish_reason")
-    if not heard:
+    if not heard and not last.calls:
         raise ModelNonsense(detail=f"it finished ({last.finish}) without a word")
 
 
@@ -87,15 +113,21 @@ def message(error: openai.APIError) -> str:
     return f"{body.get('message') or ''}" + (f" ({code})" if code and isinstance(code, str) else "")
 
 
-def refusal(status: int, told: str, retry_after: float | None) -> ModelError:
-    """The error that a status stands for; whether it is worth another try."""
+def refusal(status: int, told: str, retry_after: float | None, *, offered: bool = False) -> ModelError:
+    """The error that a status stands for; whether it is worth another try, perhaps without functions."""
     if 300 <= status < 400:
         told = "it redirects, which is not followed; OPENAI_BASE_URL must be the address itself"
     detail = f"HTTP {status}: {told}" if told else f"HTTP {status}"
     overloaded = status in (408, 409, 425, 429) or status >= 500
     if overloaded and "insufficient_quota" not in told:
         return ModelUnavailable(detail=detail, retry_after=retry_after)
+    if offered and _ABOUT_FUNCTIONS.search(told):
+        return FunctionsRefused(detail=detail)
     return ModelRefused(detail=detail)
+
+
+_ABOUT_FUNCTIONS = re.compile(r"\btools?\b|tool[_ -]?(call|choice|use)|\bfunctions?\b", re.IGNORECASE)
+"""What servers say whose model cannot call any; there is no code for it that they agree on."""
 
 
 def status_in(body: object) -> int:
