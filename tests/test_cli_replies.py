@@ -133,7 +133,7 @@ def test_the_table_says_who_works_on_it_and_what_is_parked_and_no_message(
     with psycopg.connect(environ["DATABASE_URL"], autocommit=True) as connection:
         connection.execute(
             "insert into bichat.parked (name, shape, build, dialogue_id, tenant_id, position, version, error)"
-            " values ('replies', 1, 1, %s, %s, 1, 9, 'x')",
+            " values ('replies', 2, 1, %s, %s, 1, 9, 'x')",
             (parked[0], tenant),
         )
     done = CliRunner().invoke(bichat, ["replies", "list", "--tenant", str(tenant)], env=environ)
@@ -226,5 +226,5 @@ def test_a_database_without_the_read_model_is_one_line(environ: dict[str, str], 
     for words in (["list"], ["retry", str(uuid4())]):
         done = run(environ | {"DATABASE_URL": database_url}, *words)
         assert done.returncode == 1
-        assert done.stderr.startswith("bichat: The database has no replies_v1: ")
+        assert done.stderr.startswith("bichat: The database has no replies_v2: ")
         assert done.stderr.count("\n") == 1

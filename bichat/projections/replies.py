@@ -58,7 +58,7 @@ def apply(build: Build, connection: Connection[Any], events: Sequence[Event]) ->
         connection.execute(build.sql("answered"), (answered,))
     if changes:
         dialogues = list({change.dialogue_id for change in changes.values()})
-        connection.execute(build.sql("arrange"), (dialogues,))
+        connection.execute(build.sql("arrange"), {"dialogues": dialogues})
 
 
 def fold(held: States, events: Iterable[Event]) -> States:
@@ -132,6 +132,7 @@ def _rows(now: States, changes: dict[UUID, Change]) -> Iterator[dict[str, Any]]:
             "asked_at": (asked or last).at, "updated_at": last.at, "status": question.status,
             "due": question.status in ("waiting", "running"), "first": False, "attempt": question.attempt,
             "tries": question.tries, "cancel_requested": question.cancel_requested,
+            "off_peak": question.off_peak, "later": question.off_peak and question.status == "waiting",
             "code": failed and failed.code, "detail": failed and failed.detail,
         }  # fmt: skip
 
@@ -151,14 +152,22 @@ def rows(piece: Piece) -> Iterator[Row]:
     if piece.last:
         yield Row(1, _owner(piece.dialogue_id, piece.state))
         open_ = list(_rows(now, changes))
-        first = min((row["version"] for row in open_ if row["due"]), default=None)
+        firsts = _firsts(open_)
         for row in open_:
-            yield Row(0, row | {"first": row["due"] and row["version"] == first})
+            yield Row(0, row | {"first": row["version"] in firsts})
+
+
+def _firsts(rows: Iterable[Mapping[str, Any]]) -> set[int]:
+    """As `arrange`: the versions of the questions of a dialogue that can be claimed."""
+    due = [row for row in rows if row["due"]]
+    running = {row["version"] for row in due if row["status"] == "running"}
+    lanes = ([row["version"] for row in due if row["off_peak"] == lane] for lane in (False, True))
+    return running or {min(waiting) for waiting in lanes if waiting}
 
 
 MODEL = ReadModel(
     name="replies",
-    shape=1,
+    shape=2,
     tables=(
         Table("replies", ("message_id",), "dialogue_id"),
         Table("replies_owners", ("dialogue_id",), "dialogue_id"),
@@ -185,13 +194,19 @@ class Claim(Struct, frozen=True, kw_only=True):
     tries: int
     """Attempts since it was asked or requeued."""
     cancel_requested: bool
+    off_peak: bool
 
 
 async def claim(
-    connection: AsyncConnection[Any], holder: str, limit: int, lease_seconds: float = 15.0
-) -> list[Claim]:
-    """Leases up to `limit` due questions to `holder`: of each dialogue the first, tenants in turns."""
-    values = {"holder": holder, "limit": limit, "seconds": lease_seconds}
+    connection: AsyncConnection[Any], holder: str, limit: int, lease_seconds: float = 15.0,
+    *, later: bool = False,
+) -> list[Claim]:  # fmt: skip
+    """Leases up to `limit` due questions to `holder`: of each dialogue the first, tenants in turns.
+
+    `later`: those that wait for the quiet hours, else those that do not; a question for the quiet hours
+    that runs, and has lost its worker, waits for nothing.
+    """
+    values = {"holder": holder, "limit": limit, "seconds": lease_seconds, "later": later}
     async with connection.cursor(row_factory=class_row(Claim)) as found:
         await found.execute(MODEL.sql("claim"), values)
         return await found.fetchall()

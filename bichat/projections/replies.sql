@@ -12,10 +12,13 @@ create table bichat.replies_vN_gN (
     updated_at       timestamptz not null,
     status           text        not null,
     due              boolean     not null,  -- waits, or runs and may have lost its worker
-    first            boolean     not null,  -- of the due ones of its dialogue: the one to be claimed
+    first            boolean     not null,  -- to be claimed: the running one of its dialogue, else of the due ones
+                                           -- the first that waits for now, and the first for the quiet hours
     attempt          int         not null,
     tries            int         not null,  -- attempts since it was asked or requeued
     cancel_requested boolean     not null,
+    off_peak         boolean     not null,  -- asked for the quiet hours
+    later            boolean     not null,  -- and waits for them: a queue of its own
     code             text,                  -- of the last failure
     detail           text
 ) with (
@@ -36,17 +39,19 @@ alter table bichat.replies_vN_gN
 -- name: indexes
 alter table bichat.replies_vN_gN add primary key (message_id);
 alter table bichat.replies_owners_vN_gN add primary key (dialogue_id);
-create index replies_vN_gN_queue on bichat.replies_vN_gN (tenant_id, position) where first;
+create index replies_vN_gN_queue on bichat.replies_vN_gN (later, tenant_id, position) where first;
 create index replies_vN_gN_first on bichat.replies_vN_gN (dialogue_id) where first;
 create index replies_vN_gN_list on bichat.replies_vN_gN (tenant_id, position);
 create index replies_vN_gN_dialogue on bichat.replies_vN_gN (dialogue_id);
-create index replies_vN_gN_order on bichat.replies_vN_gN (dialogue_id, version) where due;
+create index replies_vN_gN_order on bichat.replies_vN_gN (dialogue_id, off_peak, version) where due;
+create index replies_vN_gN_running on bichat.replies_vN_gN (dialogue_id) where status = 'running';
 
 -- name: held_owners
 select dialogue_id, tenant_id, user_id from bichat.replies_owners_vN_gN where dialogue_id = any(%s);
 
 -- name: held
-select dialogue_id, message_id, version, status, attempt, tries, cancel_requested
+-- The zero: whom a reply that was ended still has to tell of what it cost is not the queue's business.
+select dialogue_id, message_id, version, status, attempt, tries, cancel_requested, 0, off_peak
 from bichat.replies_vN_gN where message_id = any(%s);
 
 -- name: write_owners
@@ -59,6 +64,7 @@ select * from jsonb_populate_recordset(null::bichat.replies_vN_gN, %s)
 on conflict (message_id) do update set
     updated_at = excluded.updated_at, status = excluded.status, due = excluded.due,
     attempt = excluded.attempt, tries = excluded.tries, cancel_requested = excluded.cancel_requested,
+    later = excluded.later,
     code = coalesce(excluded.code, held.code),
     detail = case when excluded.code is null then held.detail else excluded.detail end;
 
@@ -71,29 +77,36 @@ delete from bichat.replies_vN_gN where message_id = any(%s);
 
 -- name: arrange
 -- After a change in these dialogues; so that a claim costs the same however many questions wait behind.
+-- A dialogue has one reply at a time, so while one runs nothing else of it can be claimed.
 with next as (
-    select d.dialogue_id, (select r.message_id from bichat.replies_vN_gN r
-                           where r.dialogue_id = d.dialogue_id and r.due order by r.version limit 1) as message_id
-    from unnest(%s::uuid[]) as d(dialogue_id)
+    select coalesce(
+        (select r.message_id from bichat.replies_vN_gN r
+         where r.dialogue_id = d.dialogue_id and r.status = 'running' limit 1),
+        (select r.message_id from bichat.replies_vN_gN r
+         where r.dialogue_id = d.dialogue_id and r.off_peak = lane.off_peak and r.due
+         order by r.version limit 1)) as message_id
+    from unnest(%(dialogues)s::uuid[]) as d(dialogue_id), (values (false), (true)) as lane(off_peak)
 ), no_more as (
-    update bichat.replies_vN_gN r set first = false from next
-    where r.first and r.dialogue_id = next.dialogue_id and r.message_id is distinct from next.message_id
+    update bichat.replies_vN_gN r set first = false
+    where r.first and r.dialogue_id = any(%(dialogues)s)
+      and not exists (select from next where next.message_id = r.message_id)
 )
 update bichat.replies_vN_gN r set first = true from next
 where not r.first and r.message_id = next.message_id;
 
 -- name: claim
 -- Tenants take turns: of some 32 that wait, found by skipping through the index from a place at random,
--- whoever has fewest replies under way goes first. Of a dialogue only its first due question can be
--- claimed. The row lock keeps workers out of each other's way, the lease's key keeps them from claiming
+-- whoever has fewest replies under way goes first. What waits for the quiet hours is a queue of its own.
+-- Of a dialogue only its `first` can be claimed. The row lock keeps workers out of each other's way, the lease's key keeps them from claiming
 -- one question twice.
 with recursive tenants as (
     select gen_random_uuid() as tenant_id
     union
     select coalesce(
-        (select r.tenant_id from bichat.replies_vN r where r.first and r.tenant_id > t.tenant_id
-         order by r.tenant_id limit 1),
-        (select r.tenant_id from bichat.replies_vN r where r.first order by r.tenant_id limit 1))
+        (select r.tenant_id from bichat.replies_vN r where r.first and r.later = %(later)s
+           and r.tenant_id > t.tenant_id order by r.tenant_id limit 1),
+        (select r.tenant_id from bichat.replies_vN r where r.first and r.later = %(later)s
+         order by r.tenant_id limit 1))
     from tenants t where t.tenant_id is not null
 ), busy as materialized (
     select tenant_id, count(*) as replies from bichat.reply_leases
@@ -109,7 +122,7 @@ with recursive tenants as (
     cross join lateral (
         select r.message_id, r.position, row_number() over (order by r.position) as nth
         from bichat.replies_vN r
-        where r.first and r.tenant_id = t.tenant_id
+        where r.first and r.later = %(later)s and r.tenant_id = t.tenant_id
           and not exists (select from bichat.reply_leases l
                           where l.message_id = r.message_id and l.expires_at > clock_timestamp())
           and r.dialogue_id not in (select dialogue_id from parked)
@@ -118,7 +131,7 @@ with recursive tenants as (
 ), due as (
     -- The array is for the planner: it expects more candidates than there are, and would read the whole queue.
     select r.* from bichat.replies_vN r join candidates c using (message_id)
-    where r.first and r.message_id = any(array(select message_id from candidates))
+    where r.first and r.later = %(later)s and r.message_id = any(array(select message_id from candidates))
     order by c.turn, c.position
     limit %(limit)s
     for update of r skip locked
@@ -131,7 +144,7 @@ with recursive tenants as (
     where lease.expires_at <= clock_timestamp()
     returning message_id
 )
-select message_id, dialogue_id, tenant_id, user_id, version, status, attempt, tries, cancel_requested
+select message_id, dialogue_id, tenant_id, user_id, version, status, attempt, tries, cancel_requested, off_peak
 from due join leased using (message_id) order by position;
 
 -- name: renew
@@ -179,7 +192,9 @@ where r.message_id is null or r.status <> 'running' or r.cancel_requested;
 create or replace function bichat.replies_vN_queue()
 returns table (status text, questions bigint, oldest timestamptz)
 language sql stable security definer set search_path = pg_catalog, pg_temp
-as $$ select r.status, count(*), min(r.asked_at) from bichat.replies_vN r group by r.status $$;
+-- What waits for the quiet hours is no sign of trouble, so it is counted apart.
+as $$ select case when r.later then 'off_peak' else r.status end, count(*), min(r.asked_at)
+      from bichat.replies_vN r group by 1 $$;
 revoke all on function bichat.replies_vN_queue() from public;
 grant execute on function bichat.replies_vN_queue() to bichat_reader;
 

@@ -127,7 +127,7 @@ def test_read_models_and_the_queue_are_those_of_the_installation(
 
     def waiting() -> int:
         with psycopg.connect(module_database_url) as owner:
-            found = owner.execute("select message_id from bichat.replies_v1 where status = 'waiting'")
+            found = owner.execute("select message_id from bichat.replies_v2 where status = 'waiting'")
             ids = {message_id for (message_id,) in found}
         return len(ids) if {message_id for _, message_id in asked} <= ids else -1
 

@@ -116,7 +116,7 @@ def test_who_works_on_it_and_what_is_parked_is_told(
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(
             "insert into bichat.parked (name, shape, build, dialogue_id, tenant_id, position, version, error)"
-            " values ('replies', 1, 1, %s, %s, 1, 9, 'x')",
+            " values ('replies', 2, 1, %s, %s, 1, 9, 'x')",
             (second[0], tenant),
         )
     found = listed(url, olga)

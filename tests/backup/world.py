@@ -132,7 +132,7 @@ def shown(url: str) -> dict[str, list[dict[str, Any]]]:
     """What readers see, but for when it was put there."""
     with psycopg.connect(url) as connection:
         found = {}
-        for view in ("transcripts_v2", "dialogues_v1", "replies_v1", "usage_v1"):
+        for view in ("transcripts_v2", "dialogues_v1", "replies_v2", "usage_v1"):
             query = f"select to_jsonb(t) from bichat.{view} t order by to_jsonb(t)::text"
             found[view] = [row for (row,) in connection.execute(query.encode())]
         return found

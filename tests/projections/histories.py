@@ -40,9 +40,10 @@ from bichat.commands.reply import (
     ReturnFunction,
 )
 from bichat.errors import Refused
-from bichat.events.dialogue import TextErased
+from bichat.events.dialogue import Asked, TextErased
 from bichat.events.dialogue_state import NOTHING, DialogueState, Question, evolve
 from bichat.events.envelope import Event, Fact, Metadata, kinds
+from bichat.events.prompt import PromptChanged, PromptRemoved, stream_of
 from bichat.events.transcript import Dialogue, transcribe
 from bichat.projections.read_model import Build
 from bichat.projections.versions import MODELS
@@ -60,6 +61,7 @@ from tests.examples import (
 )
 
 BUILDS = [Build(model, 1) for model in MODELS]
+OF_DIALOGUES = [build for build in BUILDS if build.model.subject == "dialogue"]
 Pick = tuple[int, int, int]
 
 
@@ -86,6 +88,17 @@ def history(picks: Iterable[Pick]) -> list[Event]:
     return log
 
 
+def prompts(changes: Sequence[tuple[str, str | None]], after: int = 1000) -> list[Event]:
+    """What becomes of a tenant's prompts: (name, text), or None for a prompt that is taken away."""
+    log: list[Event] = []
+    for name, template in changes:
+        fact = PromptRemoved(name=name) if template is None else PromptChanged(name=name, template=template)
+        stream_id, position = stream_of(TENANT, name), after + len(log) + 1
+        version = 1 + sum(event.stream_id == stream_id for event in log)
+        log += [replace(new, version=version, position=position) for new in events([fact], stream_id)]
+    return log
+
+
 def _command(  # noqa: PLR0911, PLR0912 - one arm per command
     state: DialogueState, dialogue: int, what: int, which: int, ids: Iterable[UUID]
 ) -> tuple[Command, Metadata]:
@@ -100,7 +113,8 @@ def _command(  # noqa: PLR0911, PLR0912 - one arm per command
     about: Any = {"dialogue_id": dialogue_id, "message_id": asked, "attempt": attempt}
     match what:
         case 0 | 1:
-            said = question(f"Question {which}\x00?", next(new))
+            asks = Asked(schedule="off_peak" if what else "now")
+            said = replace(question(f"Question {which}\x00?", next(new)), asks=asks)
             return AddMessage(dialogue_id=dialogue_id, messages=(said,)), person
         case 2:
             note = NewMessage(message_id=next(new), role="system", content="Note \\u0000 well", name="ü")

@@ -21,10 +21,10 @@ from bichat.events.dialogue import (
     TextErased,
     Usage,
 )
+from bichat.events.dialogue_state import DialogueState
 from bichat.events.envelope import Event
 from bichat.events.transcript import Message, Turn
 from bichat.projections.runner import connect
-from bichat.projections.transcripts import NO_PAGE
 from tests.projections.histories import BUILDS, batched, evolved, history, tables, transcribed, without_keys
 
 Rows = list[dict[str, Any]]
@@ -55,7 +55,7 @@ def test_the_tables_are_the_fold_of_the_log_whatever_the_batches(
     assert found == applied(connection, [log])
     check_transcripts(log, found)
     check_dialogues(log, found)
-    check_replies(log, found["bichat.replies_v1_g1"])
+    check_replies(log, found["bichat.replies_v2_g1"])
     check_usage(log, found["bichat.usage_v1_g1"])
     assert found == applied(connection, [without_keys(log)])
 
@@ -70,13 +70,9 @@ def check_transcripts(log: Sequence[Event], found: dict[str, Rows]) -> None:
     headers = {row["id"]: row for row in found["bichat.transcripts_v2_g1"]}
     pages: dict[Any, list[Message]] = defaultdict(list)
     turns: dict[Any, list[Turn]] = defaultdict(list)
-    erased: dict[Any, int] = {}
     for row in sorted(found["bichat.transcripts_pages_v2_g1"], key=lambda row: row["page"]):
         messages = msgspec.convert(row["messages"], list[Message])
-        if row["page"] == NO_PAGE:
-            assert (messages, row["questions"]) == ([], [])
-            erased[row["dialogue_id"]] = row["version"]
-            continue
+        assert row["cold"] == (headers[row["dialogue_id"]]["state"] == "archived")
         assert row["questions"] == [m.id for m in messages if m.asks]
         assert row["version"] == messages[-1].version
         assert {(m.seq - 1) // 50 for m in messages} == {row["page"]}
@@ -89,10 +85,9 @@ def check_transcripts(log: Sequence[Event], found: dict[str, Rows]) -> None:
         messages = clean(dialogue.messages, list[Message])
         assert pages[i] == messages
         assert sorted(turns[i], key=lambda t: t.seq) == sorted(dialogue.turns.values(), key=lambda t: t.seq)
-        for name in ("tenant_id", "user_id", "label", "state", "version", "created_at", "updated_at"):
+        for name in ("tenant_id", "user_id", "label", "state", "version", "created_at", "updated_at", "erased"):
             assert headers[i][name] == getattr(dialogue, name)
         assert headers[i]["message_count"] == len(messages)
-        assert erased.get(i, 0) == dialogue.erased
         assert msgspec.convert(headers[i]["last_message"], Message) == messages[-1]
 
 
@@ -126,9 +121,22 @@ def check_replies(log: Sequence[Event], rows: Rows) -> None:
             assert (row["tries"], row["cancel_requested"]) == (q.tries, q.cancel_requested)
             assert row["detail"] == last_detail(log, i, message_id)
             assert row["due"] == (q.status in ("waiting", "running"))
+            assert (row["off_peak"], row["later"]) == (q.off_peak, q.off_peak and q.status == "waiting")
+            assert row["first"] == (q.version in firsts(state))
             assert row["position"] == asked[message_id].position
             assert row["asked_at"] == asked[message_id].at
     assert not found
+
+
+def firsts(state: DialogueState) -> set[int]:
+    """What can be claimed: the reply under way, else the first for now and the first for later."""
+    if state.running:
+        return {state.unanswered[state.running].version}
+    first: dict[bool, int] = {}
+    for q in sorted(state.unanswered.values(), key=lambda q: q.version):
+        if q.status == "waiting":
+            first.setdefault(q.off_peak, q.version)
+    return set(first.values())
 
 
 def last_detail(log: Sequence[Event], dialogue_id: Any, message_id: Any) -> str | None:
@@ -191,7 +199,7 @@ def test_an_erasure_blanks_the_failure_of_a_question_that_is_not_touched(
 ) -> None:
     log = history([(0, 0, 0), (0, 3, 0), (0, 9, 0), (0, 18, 0)])
     found = applied(connection, [log[:-1], log[-1:]])
-    assert [(row["code"], row["detail"]) for row in found["bichat.replies_v1_g1"]] == [("model_silent", None)]
+    assert [(row["code"], row["detail"]) for row in found["bichat.replies_v2_g1"]] == [("model_silent", None)]
     check_transcripts(log, found)
 
 
@@ -217,6 +225,6 @@ def test_what_a_reply_cost_when_its_dialogue_was_deleted_is_counted(
     found = applied(connection, [log[:-1], log[-1:]])
     assert found == applied(connection, [log])
     check_transcripts(log, found)
-    check_replies(log, found["bichat.replies_v1_g1"])
+    check_replies(log, found["bichat.replies_v2_g1"])
     check_usage(log, found["bichat.usage_v1_g1"])
     assert found["bichat.usage_v1_g1"][0]["calls"] == 1

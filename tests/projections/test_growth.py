@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from bichat.projections import dialogues, replies, transcripts
+from bichat.projections.read_model import Build
 from bichat.projections.runner import connect
 from bichat.projections.sql import statement
 from tests.examples import DIALOGUE, TENANT
@@ -19,10 +20,10 @@ FEW = 80
 
 FILL = f"""
 insert into bichat.transcripts_v2_g1
-select '{DIALOGUE}', '{TENANT}', 'anna', 'x', 'active', {PAGES} * 75 + 1, now(), now(), {PAGES} * 50, null;
+select '{DIALOGUE}', '{TENANT}', 'anna', 'x', 'active', {PAGES} * 75 + 1, now(), now(), {PAGES} * 50, 0, null;
 insert into bichat.transcripts_pages_v2_g1
 select '{DIALOGUE}', n, '{TENANT}', (n + 1) * 75 + 1, array[md5(n::text)::uuid],
-       jsonb_build_array(jsonb_build_object('content', repeat('a', 500)))
+       jsonb_build_array(jsonb_build_object('content', repeat('a', 500))), false
 from generate_series(0, {PAGES} - 1) n;
 insert into bichat.transcripts_turns_v2_g1
 select '{DIALOGUE}', md5(n::text)::uuid, '{TENANT}', n * 50 + 1, n * 75 + 3, n * 75 + 3, now(), 'answered', 1,
@@ -32,13 +33,17 @@ insert into bichat.dialogues_v1_g1
 select md5(n::text)::uuid, '{TENANT}', 'anna', 'x', 'active', 2, now(), now() - n * interval '1 second', 1
 from generate_series(1, 20000) n;
 insert into bichat.dialogues_counts_v1_g1 values ('{TENANT}', 'anna', 'active', 20000);
-insert into bichat.replies_v1_g1
+insert into bichat.replies_v2_g1
 select md5(n::text)::uuid, md5(n::text)::uuid, '{TENANT}', 'anna', 2, n, now(), now(),
-       'waiting', n > 19000, n > 19000, 0, 0, false
+       'waiting', n > 19000, n > 19000, 0, 0, false, false, false
 from generate_series(1, 20000) n;
-insert into bichat.replies_v1_g1
+insert into bichat.replies_v2_g1
 select md5('one' || n)::uuid, '{DIALOGUE}', '{TENANT}', 'anna', n, n, now(), now(),
-       'waiting', true, n = 1, 0, 0, false
+       'waiting', true, n = 1, 0, 0, false, false, false
+from generate_series(1, 20000) n;
+insert into bichat.replies_v2_g1
+select md5('later' || n)::uuid, md5('later' || n)::uuid, '{TENANT}', 'anna', 2, n, now(), now(),
+       'waiting', true, true, 0, 0, false, true, true
 from generate_series(1, 20000) n
 """
 
@@ -93,7 +98,14 @@ def test_a_page_of_a_long_list_touches_few_blocks(long: psycopg.Connection[Any],
     assert blocks(long, dialogues.MODEL.sql("page"), values) < FEW
 
 
-def test_a_claim_from_long_queues_touches_few_blocks(long: psycopg.Connection[Any]) -> None:
-    """A thousand dialogues that wait, and one in which 20,000 questions do."""
-    values = {"holder": "w", "limit": 4, "seconds": 15}
+@pytest.mark.parametrize("later", [False, True])
+def test_a_claim_from_long_queues_touches_few_blocks(long: psycopg.Connection[Any], later: bool) -> None:
+    """A thousand dialogues wait, 20,000 wait for the night, and so do 20,000 questions in one dialogue."""
+    values = {"holder": "w", "limit": 4, "seconds": 15, "later": later}
     assert blocks(long, replies.MODEL.sql("claim"), values) < 2 * FEW
+
+
+def test_what_of_a_long_dialogue_comes_next_is_found_in_few_blocks(long: psycopg.Connection[Any]) -> None:
+    """One in which 20,000 questions wait."""
+    arrange = Build(replies.MODEL, 1).sql("arrange")
+    assert blocks(long, arrange, {"dialogues": [DIALOGUE]}) < FEW

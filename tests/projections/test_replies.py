@@ -79,7 +79,7 @@ async def test_what_is_parked_is_not_given_out_until_it_goes_on(database_url: st
     async with await worker(database_url) as connection:
         await connection.execute(
             "insert into bichat.parked (name, shape, build, dialogue_id, tenant_id, position, version, error)"
-            " values ('replies', 1, 1, %s, %s, 1, 9, 'x'), ('replies', 1, 2, %s, %s, 1, 9, 'x')",
+            " values ('replies', 2, 1, %s, %s, 1, 9, 'x'), ('replies', 2, 2, %s, %s, 1, 9, 'x')",
             (UUID(int=1), TENANT, UUID(int=3), TENANT),
         )
         assert places(await claim(connection, "w", 10)) == [(2, 2)]

@@ -116,11 +116,11 @@ def test_the_readers_role_sees_builds_and_numbers_and_no_rows(database_url: str)
 
 def test_an_installation_from_before_the_queue_could_be_asked_gets_its_function(database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as owner:
-        owner.execute("drop function bichat.replies_v1_queue()")
+        owner.execute("drop function bichat.replies_v2_queue()")
         versions.ensure(owner)
-        assert owner.execute("select * from bichat.replies_v1_queue()").fetchall() == []
+        assert owner.execute("select * from bichat.replies_v2_queue()").fetchall() == []
         [(public,)] = owner.execute(
             "select count(*) from information_schema.routine_privileges"
-            " where routine_name = 'replies_v1_queue' and grantee = 'PUBLIC'"
+            " where routine_name = 'replies_v2_queue' and grantee = 'PUBLIC'"
         )
         assert public == 0

@@ -68,10 +68,10 @@ async def test_only_what_the_serving_build_parks_is_parked(database_url: str, re
     run(
         database_url,
         "insert into bichat.parked (name, shape, build, dialogue_id, tenant_id, position, version, error)"
-        " select 'replies', 1, 1, dialogue_id, tenant_id, 1, 1, 'x' from bichat.replies_v1",
+        " select 'replies', 2, 1, dialogue_id, tenant_id, 1, 1, 'x' from bichat.replies_v2",
     )
     async with await worker(database_url) as connection:
-        for change, count in (("build = 1", 2), ("build = 2", 0), ("shape = 2, build = 1", 0)):
+        for change, count in (("build = 1", 2), ("build = 2", 0), ("shape = 3, build = 1", 0)):
             run(database_url, f"update bichat.parked set {change}")
             parked = [one for one in await seen(reads, TENANT) if one.parked_at]
             assert len(parked) == count
@@ -83,7 +83,7 @@ async def test_parked_dialogues_come_in_pieces(database_url: str) -> None:
     run(
         database_url,
         "insert into bichat.parked (name, shape, build, dialogue_id, tenant_id, position, version, error)"
-        " select 'replies', 1, 1, dialogue_id, tenant_id, 1, 1, 'x' from bichat.replies_v1",
+        " select 'replies', 2, 1, dialogue_id, tenant_id, 1, 1, 'x' from bichat.replies_v2",
     )
     async with await worker(database_url) as connection:
         first = await unanswered.parked(connection, UUID(int=0), 3)

@@ -49,7 +49,7 @@ def test_a_database_without_them_is_said_to_lack_them(database_url: str) -> None
     with schema.connect(database_url) as connection:
         versions.check(connection)
         connection.execute("delete from bichat.serving where name in ('usage', 'replies')")
-        with pytest.raises(ReadModelsMissing, match="no replies_v1, usage_v1: run `bichat migrate`"):
+        with pytest.raises(ReadModelsMissing, match="no replies_v2, usage_v1: run `bichat migrate`"):
             versions.check(connection)
         connection.execute("drop table bichat.serving cascade")
         with pytest.raises(ReadModelsMissing, match="no read models"):

@@ -25,8 +25,8 @@ from bichat.workers.parked import ParkedQuestions
 from tests.examples import TENANT, by, by_worker, start_reply
 from tests.workers.world import World, streaming, worker, world
 
-POISON = "alter table bichat.replies_v1_g1 add constraint poison check (user_id <> 'anna') not valid"
-CURE = "alter table bichat.replies_v1_g1 drop constraint poison"
+POISON = "alter table bichat.replies_v2_g1 add constraint poison check (user_id <> 'anna') not valid"
+CURE = "alter table bichat.replies_v2_g1 drop constraint poison"
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def park(live: World, dialogue_id: UUID) -> None:
     run(
         live,
         "insert into bichat.parked (name, shape, build, dialogue_id, tenant_id, position, version, error)"
-        " values ('replies', 1, 1, %s, %s, 1, 1, 'CheckViolation') on conflict do nothing",
+        " values ('replies', 2, 1, %s, %s, 1, 1, 'CheckViolation') on conflict do nothing",
         dialogue_id, TENANT,
     )  # fmt: skip
 
@@ -220,7 +220,7 @@ def test_only_the_build_that_serves_counts(live: World) -> None:
     async def story() -> None:
         dialogue_id, message_id = await live.ask()
         park(live, dialogue_id)
-        for change in ("build = 2", "build = 1, shape = 2", "shape = 1, name = 'usage'"):
+        for change in ("build = 2", "build = 1, shape = 3", "shape = 2, name = 'usage'"):
             run(live, f"update bichat.parked set {change}")
             await look(live)
             assert live.replies(dialogue_id, message_id) == []
@@ -261,7 +261,7 @@ def test_more_than_one_piece_is_looked_at(live: World) -> None:
         with psycopg.connect(live.config.database_url or "", autocommit=True) as connection:
             connection.cursor().executemany(
                 "insert into bichat.parked (name, shape, build, dialogue_id, tenant_id, position, version,"
-                " error) values ('replies', 1, 1, %s, %s, 1, 1, 'x')",
+                " error) values ('replies', 2, 1, %s, %s, 1, 1, 'x')",
                 nobody,
             )
         await look(live)
