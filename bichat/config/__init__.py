@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from bichat.config import values
+from bichat.config.off_peak import NIGHT, OffPeak, off_peak
 from bichat.errors.unusable import WrongSetting
 
 DEFAULT_MODEL = "gpt-4.1-mini"
@@ -52,6 +53,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     bichat_context_tokens: int | None = None
     """Tokens of prompt and history that the model is shown; `None`: 8,000, or what fits the small one."""
     bichat_max_message_chars: int = 32_000
+    bichat_auto_label: bool = True
+    """Whether the model gives a dialogue without a label one, after an answer."""
+    bichat_off_peak: OffPeak = NIGHT
+    """When questions with `schedule: off_peak` are answered."""
+    bichat_off_peak_concurrency: int = 2
+    """How many of these a worker answers at a time, beside the others."""
 
     bichat_ready_lag_seconds: int = 30
     """A read model that is further behind the log makes `/health/ready` fail."""
@@ -111,6 +118,8 @@ def environment(config: Config, environ: Mapping[str, str] = os.environ) -> dict
 
 
 def _written(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     return ",".join(value) if isinstance(value, tuple) else str(value)
@@ -131,6 +140,9 @@ _READERS: dict[str, Callable[[str, str], object]] = {
     "bichat_signing_key": values.key,
     "bichat_context_tokens": values.whole_number(64, 10_000_000),
     "bichat_max_message_chars": values.whole_number(1, 1_000_000),
+    "bichat_auto_label": values.on_off,
+    "bichat_off_peak": off_peak,
+    "bichat_off_peak_concurrency": values.whole_number(1, 1_000),
     "bichat_ready_lag_seconds": values.whole_number(1, 86_400),
     "bichat_metrics_port": values.whole_number(1, 65_535),
     "bichat_log": values.one_of("text", "json"),

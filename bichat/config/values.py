@@ -40,6 +40,11 @@ def one_of(*words: str) -> Callable[[str, str], str]:
     return read
 
 
+def on_off(name: str, text: str) -> bool:
+    """`on` or `off`."""
+    return one_of("on", "off")(name, text) == "on"
+
+
 def url(*schemes: str) -> Callable[[str, str], str]:
     """A reader of URLs with one of `schemes`."""
 
