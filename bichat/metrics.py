@@ -42,6 +42,11 @@ REQUESTS = Histogram(
     "bichat_http_request_duration_seconds", "From an HTTP request to the first byte of its answer.",
     ["method", "route", "status"], buckets=_SHORT,
 )  # fmt: skip
+REFUSED = Counter(
+    "bichat_http_requests_refused_total",
+    "Requests beyond a limit, of a user or a tenant.",
+    ["reason", "whose"],
+)
 STREAMS = Gauge("bichat_http_open_streams", "Server-sent streams open now.", multiprocess_mode="livesum")
 
 COMMANDS = Counter("bichat_commands_total", "Commands by what became of them.", ["command", "outcome"])
@@ -82,6 +87,11 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 def answered(method: str, route: str, status: int, seconds: float) -> None:
     """An HTTP request got its answer; `route` is a template, never what a client made up."""
     _requests(method if method in _METHODS else "other", route, status).observe(seconds)
+
+
+def refused(error: BichatError) -> None:
+    """A request was beyond a limit."""
+    REFUSED.labels(type(error).__name__, error.facts.get("whose", "tenant")).inc()
 
 
 _requests = lru_cache(4096)(REQUESTS.labels)  # a third of the price

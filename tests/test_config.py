@@ -28,6 +28,15 @@ GIVEN = {
     "OTEL_SERVICE_NAME": "sales",
     "BICHAT_READY_LAG_SECONDS": "5",
     "BICHAT_METRICS_PORT": "9100",
+    "BICHAT_RATE_LIMIT": "600/minute",
+    "BICHAT_TENANT_RATE_LIMIT": "50/second",
+    "BICHAT_TOKEN_LIMIT": "100000/hour",
+    "BICHAT_PRICES": "gpt-4.1-mini = 0.40/1.60, house/model=0/0.000000001,*=1/3",
+    "BICHAT_BUDGET": "49.90/month",
+    "BICHAT_MODEL_CONCURRENCY": "16",
+    "BICHAT_TLS_CERT": "/certificate.pem",
+    "BICHAT_TLS_KEY": "/key.pem",
+    "BICHAT_PLAINTEXT": "on",
 }
 
 
@@ -87,6 +96,19 @@ def test_empty_counts_as_not_given(empty: str) -> None:
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317"),
         ("BICHAT_READY_LAG_SECONDS", "0"),
         ("BICHAT_METRICS_PORT", "65536"),
+        ("BICHAT_RATE_LIMIT", "600"),
+        ("BICHAT_RATE_LIMIT", "0/minute"),
+        ("BICHAT_RATE_LIMIT", "6e2/minute"),
+        ("BICHAT_TENANT_RATE_LIMIT", "600/day"),
+        ("BICHAT_TOKEN_LIMIT", "-1/minute"),
+        ("BICHAT_PRICES", "0.40/1.60"),
+        ("BICHAT_PRICES", "*=1"),
+        ("BICHAT_PRICES", "*=1/NaN"),
+        ("BICHAT_PRICES", "*=1/2,*=1/3"),
+        ("BICHAT_BUDGET", "50/week"),
+        ("BICHAT_BUDGET", "50/month"),  # of what, without prices
+        ("BICHAT_MODEL_CONCURRENCY", "0"),
+        ("BICHAT_PLAINTEXT", "yes"),
         ("POSTGRES_ENABLE_DB_FUNCTIONS", "y"),
     ],
 )
@@ -102,6 +124,13 @@ def test_a_given_database_needs_a_given_master_key() -> None:
         load({"DATABASE_URL": "postgresql://x/y"})
 
 
+def test_a_certificate_and_its_key_go_together() -> None:
+    with pytest.raises(WrongSetting, match="BICHAT_TLS_KEY: is missing"):
+        load({"BICHAT_TLS_CERT": "/certificate.pem"})
+    with pytest.raises(WrongSetting, match="BICHAT_TLS_CERT: is missing"):
+        load({"BICHAT_TLS_KEY": "/key.pem"})
+
+
 def test_a_public_key_comes_as_text_or_in_a_file(tmp_path: Path) -> None:
     pem = "-----BEGIN PUBLIC KEY-----\nx\n-----END PUBLIC KEY-----"
     (tmp_path / "key.pem").write_text(pem)
@@ -114,4 +143,4 @@ def test_a_public_key_comes_as_text_or_in_a_file(tmp_path: Path) -> None:
 def test_a_config_in_a_log_shows_no_value() -> None:
     shown = repr(load(GIVEN))
     assert "bichat_jwt_secret" in shown
-    assert not any(value in shown for value in GIVEN.values())
+    assert not any(value in shown for value in GIVEN.values() if value != "on")

@@ -29,6 +29,10 @@ class Server:
             cwd=self._socket.parent, stdout=subprocess.DEVNULL,
         )  # fmt: skip
 
+    def signal(self, number: int) -> None:
+        if self._process:
+            self._process.send_signal(number)
+
     def kill(self) -> None:
         if self._process:
             self._process.kill()

@@ -28,6 +28,7 @@ from bichat.api import (
     stream,
     usage,
 )
+from bichat.api.allowance import Allowance
 from bichat.api.auth import Verifier, admit
 from bichat.api.call import Call, Parts
 from bichat.api.conversation import Streams
@@ -37,6 +38,7 @@ from bichat.api.parameters import query_names, refuse_unknown
 from bichat.api.problems import PRIVATE, FieldError, fields_of, problem
 from bichat.config import Config
 from bichat.errors import unusable
+from bichat.metrics import refused
 from bichat.projections.standing import Watches
 
 __all__ = ["Parts", "create_app"]
@@ -54,6 +56,7 @@ STATUS: dict[type[errors.BichatError], int] = {
     unusable.RebuildOutdated: 409,
     errors.PreconditionFailed: 412,
     errors.KeyReused: 422,
+    errors.RateLimited: 429,
     errors.Unavailable: 503,
 }
 HEADERS: dict[type[errors.BichatError], dict[str, str]] = {
@@ -89,7 +92,15 @@ def create_app(parts: Parts) -> Litestar:
         [v1, health.router, _with_token("/", metrics.scrape), ui_file],
         request_class=Call,
         lifespan=[_open],
-        state=State({"parts": parts, "verifier": Verifier(config), "streams": Streams(), "watches": watches}),
+        state=State(
+            {
+                "parts": parts,
+                "verifier": Verifier(config),
+                "streams": Streams(),
+                "watches": watches,
+                "allowance": Allowance(config, parts.reads),
+            }
+        ),
         exception_handlers={HTTPException: of_litestar, Exception: of_bichat},
         cors_config=_cors(config),
         openapi_config=openapi(),
@@ -119,6 +130,7 @@ async def _open(app: Litestar) -> AsyncIterator[None]:
     try:
         yield
     finally:
+        await app.state["allowance"].close()
         await parts.deltas.close()
         await parts.reads.close()
 
@@ -148,6 +160,8 @@ async def receive(request: Request[Any, Any, Any]) -> None:
     """What is looked at first; not a litestar guard, which costs each request two copies of itself."""
     admit(request)
     admitted(request)
+    allowance: Allowance = request.app.state["allowance"]
+    await allowance.request(request.user)
     refuse_unknown(request)
 
 
@@ -160,6 +174,9 @@ def of_bichat(request: Request, error: Exception) -> Response[bytes]:  # type: i
         log.error("%s %r failed", request.scope["method"], path[:200], exc_info=error)
         return problem("InternalError", 500, "Something went wrong here; it was logged.", path=path)
     headers = next((HEADERS[kind] for kind in kinds if kind in HEADERS), None)
+    if isinstance(error, errors.RateLimited):
+        refused(error)
+        headers = {"Retry-After": str(error.facts["seconds"])}
     named = []
     if isinstance(error, errors.Invalid):
         named = [FieldError(str(error.facts["field"]), str(error.facts["reason"]))]

@@ -17,18 +17,24 @@ from msgspec import Struct, field
 from uuid_utils.compat import uuid7
 
 from bichat import logs
+from bichat.api.allowance import Allowance
 from bichat.api.auth import Caller
 from bichat.api.problems import refused
 from bichat.commands.command import Command
+from bichat.commands.dialogue import AddMessage, RetryFailedReply, RetryReply, StartDialogue
 from bichat.commands.execute import Executor
 from bichat.commands.job import Once, Outcome
 from bichat.config import Config
 from bichat.deltas import Deltas
-from bichat.errors import Invalid
+from bichat.errors import Invalid, RateLimited
 from bichat.events.envelope import Actor, Metadata
 from bichat.projections.reads import Reads
 
 log = logging.getLogger(__name__)
+
+
+ASKS = (StartDialogue, AddMessage, RetryReply, RetryFailedReply)
+"""Commands after which the model is called."""
 
 
 class Parts(Struct, frozen=True):
@@ -81,11 +87,22 @@ class Call(Request[Caller, str, State]):
         """Runs a command as this caller, with the request's Idempotency-Key and If-Match."""
         by = Metadata(tenant_id=self.user.tenant_id, actor=Actor("user", self.user.id), command_id=uuid7())
         logs.note(dialogue_id=command.stream_id, command_id=by.command_id)
+        once, unless = self.once(body), await self._not_now(command)
+        if unless and not once:
+            raise unless
+        # What was done before is told again, also to those who may ask for nothing more.
         outcome = await self.parts.executor.execute(
-            command, by, once=self.once(body), if_match=self.if_match()
+            command, by, once=once, if_match=self.if_match(), unless=unless
         )
         logs.note(dialogue_id=outcome.dialogue_id)  # a repeat is told of the first one's
         return outcome
+
+    async def _not_now(self, command: Command) -> RateLimited | None:
+        """Why this cannot be asked of the model now, if it asks something of it."""
+        if not isinstance(command, ASKS):
+            return None
+        allowance: Allowance = self.app.state["allowance"]
+        return await allowance.asking(self.user.tenant_id)
 
     def _header(self, name: str) -> str | None:
         given = self.headers.getall(name, [])

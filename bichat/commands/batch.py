@@ -79,6 +79,8 @@ class Batch:
                 key_of_it = self._ledger.keys.held_by_id(key_of(left))
                 job.future.set_result(replay(job.once, left, key_of_it))
                 return
+            if job.unless:
+                raise job.unless
             facts = decide(stream.state, job.command, job.by)
             if job.if_match is not None and job.if_match != stream.head.version:
                 raise PreconditionFailed(version=stream.head.version, expected=job.if_match)

@@ -66,11 +66,12 @@ class Executor:
 
     @metrics.commands
     async def execute(
-        self, command: Command, by: Metadata, *, once: Once | None = None, if_match: int | None = None
-    ) -> Outcome:
-        """Executes one command, exactly once per `once.key`.
+        self, command: Command, by: Metadata, *, once: Once | None = None, if_match: int | None = None,
+        unless: Exception | None = None,
+    ) -> Outcome:  # fmt: skip
+        """Executes one command, exactly once per `once.key`; with `unless` only tells how it went before.
 
-        Raises a `Refused` kind when the decision says no, `Overloaded` when too many wait already,
+        Raises `unless`, a `Refused` kind when the decision says no, `Overloaded` when too many wait already,
         `LogUnavailable` when it is not known whether the command was done: the same command with the
         same key tells.
         """
@@ -82,7 +83,7 @@ class Executor:
             if span:
                 span.set_attribute("bichat.command_id", str(by.command_id))
                 by = replace(by, trace=tracing.traceparent())
-            job = Job(command, by, once, if_match, Future())
+            job = Job(command, by, once, if_match, Future(), unless)
             self._queue.put(job)
             return await asyncio.wrap_future(job.future)
 

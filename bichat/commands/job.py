@@ -43,6 +43,8 @@ class Job(Struct, eq=False):
     once: Once | None
     if_match: int | None
     future: Future[Outcome]
+    unless: Exception | None = None
+    """Why it will not be done, if it was not done before."""
     tries: int = 0
 
     @property

@@ -10,8 +10,9 @@ from typing import Literal
 
 import msgspec
 
-from bichat.config import values
+from bichat.config import encryption, spending, values
 from bichat.config.off_peak import NIGHT, OffPeak, off_peak
+from bichat.config.spending import Budget, Prices, Rate
 from bichat.errors.unusable import WrongSetting
 
 DEFAULT_MODEL = "gpt-4.1-mini"
@@ -50,6 +51,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     bichat_model: str | None = None
     bichat_fallback_model: str | None = None
+    bichat_embedding_model: str | None = None
+    """Makes vectors of texts, at OPENAI_BASE_URL; `None`: the small one that comes along."""
     bichat_context_tokens: int | None = None
     """Tokens of prompt and history that the model is shown; `None`: 8,000, or what fits the small one."""
     bichat_max_message_chars: int = 32_000
@@ -59,6 +62,25 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """When questions with `schedule: off_peak` are answered."""
     bichat_off_peak_concurrency: int = 2
     """How many of these a worker answers at a time, beside the others."""
+
+    bichat_rate_limit: Rate | None = None
+    """Requests of one user; `None`: as many as they like, as with the following."""
+    bichat_tenant_rate_limit: Rate | None = None
+    """Requests of all users of a tenant together."""
+    bichat_token_limit: Rate | None = None
+    """Tokens that a tenant's questions may take before further ones are refused."""
+    bichat_prices: Prices | None = None
+    """Of the models, in whatever currency; `None`: nobody knows what anything costs."""
+    bichat_budget: Budget | None = None
+    """Of each tenant, in the currency of the prices."""
+    bichat_model_concurrency: int | None = None
+    """Questions that all workers together answer at a time; `None`: as many as workers can."""
+
+    bichat_tls_cert: Path | None = None
+    """PEM: the API's certificate and those between it and its authority; `None`: it speaks plain HTTP."""
+    bichat_tls_key: Path | None = None
+    bichat_plaintext: bool = False
+    """Whether to speak to databases, Redis and models on other machines without encryption."""
 
     bichat_ready_lag_seconds: int = 30
     """A read model that is further behind the log makes `/health/ready` fail."""
@@ -73,6 +95,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         """Without values: a config holds secrets, and a repr ends up in logs."""
         return f"Config({', '.join(f for f in self.__struct_fields__ if getattr(self, f) is not None)})"
+
+    @property
+    def serves_https(self) -> bool:
+        """Whether the API has a certificate."""
+        return self.bichat_tls_cert is not None
 
     @property
     def brings_postgres(self) -> bool:
@@ -100,6 +127,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         text = environ.get(name.upper(), "").strip()
         if text:
             given[name] = _READERS.get(name, values.text)(name.upper(), text)
+    _encrypted(given, environ)
     config = Config(**given)  # type: ignore[arg-type]
     if environ.get("POSTGRES_ENABLE_DB_FUNCTIONS"):
         # The eventsourcing library would append without a lock, and followers would skip events for good.
@@ -108,7 +136,27 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         raise WrongSetting(name="BICHAT_MASTER_KEY", reason="must be given when DATABASE_URL is")
     if config.bichat_jwt_secret and config.bichat_jwt_public_key:
         raise WrongSetting(name="BICHAT_JWT_PUBLIC_KEY", reason="give this or BICHAT_JWT_SECRET, not both")
+    if (config.bichat_tls_cert is None) != (config.bichat_tls_key is None):
+        name = "BICHAT_TLS_CERT" if config.bichat_tls_key else "BICHAT_TLS_KEY"
+        raise WrongSetting(name=name, reason="is missing: a certificate and its key go together")
+    if config.bichat_budget and not config.bichat_prices:
+        raise WrongSetting(name="BICHAT_BUDGET", reason="needs BICHAT_PRICES")
     return config
+
+
+_DATABASES = ("database_url", "keys_database_url", "database_read_url", "analytics_database_url")
+
+
+def _encrypted(given: dict[str, object], environ: Mapping[str, str]) -> None:
+    """Sees to it that what goes to other machines goes encrypted, unless that was said otherwise."""
+    if given.get("bichat_plaintext"):
+        return
+    for name in ("redis_url", "openai_base_url"):
+        if name in given:
+            encryption.refuse_plaintext(name.upper(), str(given[name]))
+    for name in _DATABASES:
+        if name in given:
+            given[name] = encryption.postgres(str(given[name]), environ)
 
 
 def environment(config: Config, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -138,11 +186,21 @@ _READERS: dict[str, Callable[[str, str], object]] = {
     "bichat_master_key": values.key,
     "bichat_old_master_key": values.key,
     "bichat_signing_key": values.key,
+    "bichat_embedding_model": values.name,
     "bichat_context_tokens": values.whole_number(64, 10_000_000),
     "bichat_max_message_chars": values.whole_number(1, 1_000_000),
     "bichat_auto_label": values.on_off,
     "bichat_off_peak": off_peak,
     "bichat_off_peak_concurrency": values.whole_number(1, 1_000),
+    "bichat_rate_limit": spending.rate("second", "minute", "hour"),
+    "bichat_tenant_rate_limit": spending.rate("second", "minute", "hour"),
+    "bichat_token_limit": spending.rate("second", "minute", "hour"),
+    "bichat_prices": spending.prices,
+    "bichat_budget": spending.budget,
+    "bichat_model_concurrency": values.whole_number(1, 100_000),
+    "bichat_tls_cert": lambda name, text: Path(values.text(name, text)),
+    "bichat_tls_key": lambda name, text: Path(values.text(name, text)),
+    "bichat_plaintext": values.on_off,
     "bichat_ready_lag_seconds": values.whole_number(1, 86_400),
     "bichat_metrics_port": values.whole_number(1, 65_535),
     "bichat_log": values.one_of("text", "json"),

@@ -55,13 +55,13 @@ def off_peak(name: str, text: str) -> OffPeak:
     found = _WINDOW.fullmatch(text)
     if not found:
         raise WrongSetting(name=name, reason="must be a window as 22:00-06:00 or 22:00-06:00 Europe/Berlin")
-    *times, zone = found.groups()
-    hours = [int(part) for part in times]
+    from_hour, from_minute, to_hour, to_minute, zone = found.groups()
     try:
         ZoneInfo(zone or "UTC")
     except (KeyError, ValueError, OSError):
         raise WrongSetting(name=name, reason="names a time zone that is not known here") from None
-    return OffPeak(time(*hours[:2]), time(*hours[2:]), zone or "UTC")
+    begins, ends = time(int(from_hour), int(from_minute)), time(int(to_hour), int(to_minute))
+    return OffPeak(begins, ends, zone or "UTC")
 
 
 NIGHT = OffPeak(time(22), time(6))

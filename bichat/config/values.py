@@ -18,6 +18,13 @@ def text(name: str, text: str) -> str:
     return text
 
 
+def name(name: str, text: str) -> str:
+    """A model's name: printable ASCII without spaces, at most 128 characters."""
+    if not (1 <= len(text) <= 128 and text.isascii() and text.isprintable() and " " not in text):
+        raise WrongSetting(name=name, reason="must be printable ASCII without spaces, at most 128 characters")
+    return text
+
+
 def whole_number(low: int, high: int) -> Callable[[str, str], int]:
     """A reader of whole numbers from `low` to `high`."""
 

@@ -63,6 +63,18 @@ class VersionRace(Refused):
     """Others keep writing to this dialogue: try again in a moment."""
 
 
+class RateLimited(Refused):
+    """Too many requests of this {whose}, at most {limit}: try again in {seconds} s."""
+
+
+class TokensSpent(RateLimited):
+    """The tenant's questions took too many tokens, at most {limit}: ask again in {seconds} s."""
+
+
+class BudgetSpent(RateLimited):
+    """The tenant's budget is spent, {limit}: questions are answered again in {seconds} s."""
+
+
 class StateForbids(Refused):
     """The dialogue's state forbids this."""
 
@@ -140,6 +152,10 @@ class DialogueParked(Unavailable):
 
 class BeingForgotten(Unavailable):
     """This person is being forgotten right now: try again in a moment."""
+
+
+class NotSimilar(Unavailable):
+    """There is no search by similarity: {why}"""
 
 
 class Stopping(Unavailable):

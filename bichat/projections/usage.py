@@ -13,6 +13,7 @@ from psycopg import AsyncConnection, Connection
 from psycopg.rows import class_row
 
 from bichat.events.dialogue import (
+    DialogueLabelled,
     DialogueStarted,
     MessageAdded,
     ReplyAccounted,
@@ -87,6 +88,8 @@ def _call(fact: Fact, model: str) -> tuple[str, Usage] | None:
             return model, fact.usage
         case ReplyAccounted():
             return model, fact.usage
+        case DialogueLabelled():
+            return fact.model, fact.usage
     return None
 
 
@@ -122,6 +125,7 @@ def rows(piece: Piece) -> Iterator[Row]:
 MODEL = ReadModel(
     name="usage",
     shape=1,
+    fold=2,  # labels made by a model are calls too
     tables=(
         Table("usage", ("tenant_id", "user_id", "day", "model"), None),
         Table("usage_dialogues", ("dialogue_id",), "dialogue_id"),
@@ -135,9 +139,13 @@ MODEL = ReadModel(
 # --- from the tables to who asks -------------------------------------------------------------------
 
 
+Split = Literal["tenant", "day", "model", "user"]
+
+
 class Used(Struct, frozen=True, kw_only=True):
     """Tokens of some calls; what it was not asked to be split by is None."""
 
+    tenant_id: UUID | None = None
     day: date | None
     model: str | None
     user_id: str | None
@@ -146,13 +154,33 @@ class Used(Struct, frozen=True, kw_only=True):
     completion_tokens: int
     total_tokens: int
 
+    def __add__(self, other: Used) -> Used:
+        """Both together, of the same day, model and user."""
+        return replace(
+            self,
+            calls=self.calls + other.calls,
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            total_tokens=self.total_tokens + other.total_tokens,
+        )
+
 
 async def usage(
     connection: AsyncConnection[Any], tenant_id: UUID, user_id: str | None, *, since: date, until: date,
-    by: Collection[Literal["day", "model", "user"]] = (),
+    by: Collection[Split] = (),
 ) -> list[Used]:  # fmt: skip
     """What was spent on days in [since, until) UTC, by the user or (None) the whole tenant."""
     values = {"tenant_id": tenant_id, "user_id": user_id, "since": since, "until": until, "by": list(by)}
     async with connection.cursor(row_factory=class_row(Used)) as found:
         await found.execute(MODEL.sql("usage"), values)
         return await found.fetchall()
+
+
+def everywhere(
+    connection: Connection[Any], tenant_id: UUID | None, *, since: date, until: date,
+    by: Collection[Split] = (),
+) -> list[Used]:  # fmt: skip
+    """What one tenant or all of them spent, for the installation's operator."""
+    values = {"tenant_id": tenant_id, "since": since, "until": until, "by": list(by)}
+    with connection.cursor(row_factory=class_row(Used)) as found:
+        return found.execute(MODEL.sql("everywhere"), values).fetchall()

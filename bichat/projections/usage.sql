@@ -59,3 +59,14 @@ from bichat.usage_vN
 where tenant_id = %(tenant_id)s and (%(user_id)s::text is null or user_id = %(user_id)s)
   and day >= %(since)s and day < %(until)s
 group by 1, 2, 3 order by 1, 2, 3;
+
+-- name: everywhere
+select case when 'tenant' = any(%(by)s) then tenant_id end as tenant_id,
+       case when 'day' = any(%(by)s) then day end as day,
+       case when 'model' = any(%(by)s) then model end as model,
+       case when 'user' = any(%(by)s) then user_id end as user_id,
+       sum(calls)::bigint as calls, sum(prompt_tokens)::bigint as prompt_tokens,
+       sum(completion_tokens)::bigint as completion_tokens, sum(total_tokens)::bigint as total_tokens
+from bichat.usage_vN
+where (%(tenant_id)s::uuid is null or tenant_id = %(tenant_id)s) and day >= %(since)s and day < %(until)s
+group by 1, 2, 3, 4 order by 1, 2, 3, 4;
