@@ -57,8 +57,9 @@ class IndexBuild(Struct, frozen=True):
         connection, build = here.connection, self.build
         with connection.transaction():
             connection.execute(statement("rebuild", "index_fast"))
-            if build.model.has("merge"):
-                connection.execute(build.sql("merge"))
+            for block in ("merge", "settle"):
+                if build.model.has(block):
+                    connection.execute(build.sql(block))
             connection.execute(build.sql("indexes"))
             versions.guard(connection, build)
             connection.execute(statement("rebuild", "follow"), build.key)

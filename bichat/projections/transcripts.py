@@ -28,8 +28,6 @@ from bichat.projections.read_model import (
 
 PIECE = 4
 """Pages that `changes` reads at once."""
-NO_PAGE = -1
-"""The number of a page without messages, whose version is that of the dialogue's last erasure."""
 
 _LAST = 2**62
 """A version after every other."""
@@ -49,6 +47,7 @@ def apply(build: Build, connection: Connection[Any], events: Sequence[Event]) ->
     now = fold(held, events)
     erasures.blank(connection, build, erasures.told(events))
     sql.write(connection, build.sql("write_headers"), map(_header, now.values()))
+    _move(build, connection, held, now)
     sql.write(connection, build.sql("write_pages"), (p for d in now.values() for p in _pages(d)))
     turns = (_row(d, t) for d in now.values() for t in _changed(d, held.get(d.id)))
     sql.write(connection, build.sql("write_turns"), turns)
@@ -61,6 +60,17 @@ def fold(held: Dialogues, events: Iterable[Event]) -> Dialogues:
         before = now.get(event.stream_id) or held.get(event.stream_id)
         now[event.stream_id] = transcribe(before, event)
     return now
+
+
+def _move(build: Build, connection: Connection[Any], held: Dialogues, now: Dialogues) -> None:
+    """Brings the pages there are to where those of archived dialogues lie, or back."""
+    moved = {i: _cold(now[i]) for i, before in held.items() if _cold(before) != _cold(now[i])}
+    if moved:
+        connection.execute(build.sql("move"), (list(moved), list(moved.values())))
+
+
+def _cold(dialogue: Dialogue) -> bool:
+    return dialogue.state == "archived"
 
 
 def _held(build: Build, connection: Connection[Any], events: Sequence[Event]) -> Dialogues:
@@ -76,7 +86,7 @@ def _held(build: Build, connection: Connection[Any], events: Sequence[Event]) ->
 
 
 _TURN = Turn.__struct_fields__
-_HEADER = tuple(n for n in Dialogue.__struct_fields__ if n not in ("erased", "messages", "turns"))
+_HEADER = tuple(n for n in Dialogue.__struct_fields__ if n not in ("messages", "turns"))
 
 
 def _dialogue(row: Sequence[Any]) -> Dialogue:
@@ -96,11 +106,7 @@ def _pages(dialogue: Dialogue) -> Iterator[dict[str, Any]]:
         yield {
             "dialogue_id": dialogue.id, "page": page, "tenant_id": dialogue.tenant_id, "messages": messages,
             "version": messages[-1].version, "questions": [m.id for m in messages if m.asks],
-        }  # fmt: skip
-    if dialogue.erased:
-        yield {
-            "dialogue_id": dialogue.id, "page": NO_PAGE, "tenant_id": dialogue.tenant_id, "messages": [],
-            "version": dialogue.erased, "questions": [],
+            "cold": _cold(dialogue),
         }  # fmt: skip
 
 
@@ -119,7 +125,7 @@ def rows(piece: Piece) -> Iterator[Row]:
     dialogue = piece.dialogue
     for page in _pages(dialogue):
         full = piece.pages_before <= page["page"] < dialogue.message_count // PAGE
-        if full or (piece.last and page["page"] not in range(piece.pages_before)):
+        if full or (piece.last and page["page"] >= piece.pages_before):
             yield Row(1, page)
     if piece.last:
         yield Row(0, _header(dialogue))
@@ -150,7 +156,7 @@ async def newest(
 ) -> Dialogue | None:
     """The dialogue, in whatever state, with its newest messages and the turns of the questions among them."""
     row = await _one(connection, "newest", tenant_id, dialogue_id, user_id, limit=limit)
-    return _read(row[:-1], lambda m: m.seq > row[8] - limit, row[-1]) if row else None
+    return _read(row, lambda m: m.seq > row[8] - limit) if row else None
 
 
 async def messages(
@@ -196,8 +202,8 @@ async def changes(
     row = await _one(connection, "changes", tenant_id, dialogue_id, user_id, **values)
     if row is None:
         return None
-    *found, upto, erased = row
-    return Changes(_read(found, lambda m: m.version > since_version, erased), upto)
+    *found, upto = row
+    return Changes(_read(found, lambda m: m.version > since_version), upto)
 
 
 class Reply(NamedTuple):
@@ -256,8 +262,8 @@ async def _one(
     return await cursor.fetchone()
 
 
-def _read(row: Sequence[Any], wanted: Callable[[Message], bool], erased: int = 0) -> Dialogue:
+def _read(row: Sequence[Any], wanted: Callable[[Message], bool]) -> Dialogue:
     *header, pages, turns = row
     held = tuple(m for page in pages for m in _messages.decode(page) if wanted(m))
     by_id = immutables.Map((t.message_id, t) for t in _turns.decode(turns))
-    return replace(_dialogue(header), erased=erased, messages=held, turns=by_id)
+    return replace(_dialogue(header), messages=held, turns=by_id)

@@ -12,19 +12,26 @@ create table bichat.transcripts_vN_gN (
     created_at    timestamptz not null,
     updated_at    timestamptz not null,
     message_count bigint      not null,
+    erased        bigint      not null,  -- text from before this version is gone
     last_message  jsonb
 ) with (fillfactor = 70);
 
 -- A full page is not touched again, but by an erasure; the open one is appended to. `version` is its newest
--- message's. Page -1, where there is one, has no messages: text from before its version was erased.
+-- message's. The pages of archived dialogues lie apart, packed tight: what is in use stays small.
 create table bichat.transcripts_pages_vN_gN (
-    dialogue_id uuid   not null,
-    page        bigint not null,
-    tenant_id   uuid   not null,
-    version     bigint not null,
-    questions   uuid[] not null,
-    messages    jsonb  not null
-) with (fillfactor = 70);
+    dialogue_id uuid    not null,
+    page        bigint  not null,
+    tenant_id   uuid    not null,
+    version     bigint  not null,
+    questions   uuid[]  not null,
+    messages    jsonb   not null,
+    cold        boolean not null default false
+) partition by list (cold);
+
+create table bichat.transcripts_pages_vN_gN_hot partition of bichat.transcripts_pages_vN_gN
+    for values in (false) with (fillfactor = 70);
+create table bichat.transcripts_pages_vN_gN_cold partition of bichat.transcripts_pages_vN_gN
+    for values in (true) with (fillfactor = 100);
 
 create table bichat.transcripts_turns_vN_gN (
     dialogue_id uuid        not null,
@@ -55,12 +62,12 @@ alter table bichat.transcripts_turns_vN_gN
 
 -- name: indexes
 alter table bichat.transcripts_vN_gN add primary key (id);
-alter table bichat.transcripts_pages_vN_gN add primary key (dialogue_id, page);
+alter table bichat.transcripts_pages_vN_gN add primary key (dialogue_id, page, cold);
 alter table bichat.transcripts_turns_vN_gN add primary key (dialogue_id, message_id);
 create index transcripts_turns_vN_gN_version on bichat.transcripts_turns_vN_gN (dialogue_id, version);
 
 -- name: held_headers
-select id, tenant_id, user_id, label, state, version, created_at, updated_at, message_count
+select id, tenant_id, user_id, label, state, version, created_at, updated_at, message_count, erased
 from bichat.transcripts_vN_gN where id = any(%s);
 
 -- name: held_turns
@@ -74,13 +81,25 @@ insert into bichat.transcripts_vN_gN as held
 select * from jsonb_populate_recordset(null::bichat.transcripts_vN_gN, %s)
 on conflict (id) do update set
     label = excluded.label, state = excluded.state, version = excluded.version,
-    updated_at = excluded.updated_at, message_count = excluded.message_count,
+    updated_at = excluded.updated_at, message_count = excluded.message_count, erased = excluded.erased,
     last_message = coalesce(excluded.last_message, held.last_message);
+
+-- name: move
+-- Between the partitions, as dialogues are archived and brought back.
+update bichat.transcripts_pages_vN_gN p set cold = moved.cold
+from unnest(%s::uuid[], %s::boolean[]) as moved(dialogue_id, cold)
+where p.dialogue_id = moved.dialogue_id and p.cold <> moved.cold;
+
+-- name: settle
+-- Of a dialogue that is loaded in pieces, the first ones do not know how it ends.
+update bichat.transcripts_pages_vN_gN p set cold = not p.cold
+from bichat.transcripts_vN_gN h
+where p.dialogue_id = h.id and p.cold <> (h.state = 'archived');
 
 -- name: write_pages
 insert into bichat.transcripts_pages_vN_gN as held
 select * from jsonb_populate_recordset(null::bichat.transcripts_pages_vN_gN, %s)
-on conflict (dialogue_id, page) do update set
+on conflict (dialogue_id, page, cold) do update set
     version = excluded.version, questions = held.questions || excluded.questions,
     messages = held.messages || excluded.messages;
 
@@ -98,7 +117,7 @@ with gone as materialized (
     select * from unnest(%(dialogues)s::uuid[], %(versions)s::bigint[]) as gone(dialogue_id, version)
 ), headers as (
     update bichat.transcripts_vN_gN h
-    set label = case h.label when '' then '' end,
+    set label = case h.label when '' then '' end, erased = gone.version,
         last_message = h.last_message
             || case when h.last_message->>'content' <> '' then '{"content": null}' else '{}' end::jsonb
             || case when h.last_message->>'name' <> '' then '{"name": null}' else '{}' end::jsonb
@@ -117,83 +136,87 @@ with gone as materialized (
     from gone join bichat.transcripts_pages_vN_gN p using (dialogue_id),
         jsonb_array_elements(p.messages) with ordinality as m(said, seq)
     group by p.dialogue_id, p.page
-), pages as (
-    update bichat.transcripts_pages_vN_gN p set messages = bare.messages
-    from bare where p.dialogue_id = bare.dialogue_id and p.page = bare.page and p.messages <> bare.messages
 )
-insert into bichat.transcripts_pages_vN_gN (dialogue_id, page, tenant_id, version, questions, messages)
-select h.id, -1, h.tenant_id, gone.version, '{}', '[]'
-from gone join bichat.transcripts_vN_gN h on h.id = gone.dialogue_id
-on conflict (dialogue_id, page) do update set version = excluded.version;
+update bichat.transcripts_pages_vN_gN p set messages = bare.messages
+from bare where p.dialogue_id = bare.dialogue_id and p.page = bare.page and p.messages <> bare.messages;
 
 -- name: slice
--- A header with the pages and turns of some messages: one statement, so one snapshot.
-select h.id, h.tenant_id, h.user_id, h.label, h.state, h.version, h.created_at, h.updated_at, h.message_count,
-    array(
-        select p.messages::text from bichat.transcripts_pages_vN p
-        where p.dialogue_id = h.id and p.tenant_id = h.tenant_id
-          and p.page between %(first)s and %(last)s order by p.page
-    ),
+-- A header with the pages and turns of some messages: one statement, so one snapshot. Its state says which
+-- partition the pages are in, so that the other one is not touched: its index may not be in memory.
+with header as materialized (
+    select * from bichat.transcripts_vN
+    where id = %(dialogue_id)s and tenant_id = %(tenant_id)s and user_id = %(user_id)s
+), pages as materialized (
+    select p.page, p.questions, p.messages from bichat.transcripts_pages_vN p
+    where p.dialogue_id = %(dialogue_id)s and p.tenant_id = %(tenant_id)s
+      and p.cold = (select h.state = 'archived' from header h)
+      and p.page between %(first)s and %(last)s
+    order by p.page
+)
+select h.id, h.tenant_id, h.user_id, h.label, h.state, h.version, h.created_at, h.updated_at,
+    h.message_count, h.erased,
+    array(select p.messages::text from pages p order by p.page),
     (
         select coalesce(jsonb_agg(t), '[]')::text from bichat.transcripts_turns_vN t
-        where t.dialogue_id = h.id and t.tenant_id = h.tenant_id and t.message_id = any(array(
-            select unnest(p.questions) from bichat.transcripts_pages_vN p
-            where p.dialogue_id = h.id and p.tenant_id = h.tenant_id
-              and p.page between %(first)s and %(last)s))
+        where t.dialogue_id = %(dialogue_id)s and t.tenant_id = %(tenant_id)s
+          and t.message_id = any(array(select unnest(p.questions) from pages p))
     )
-from bichat.transcripts_vN h
-where h.id = %(dialogue_id)s and h.tenant_id = %(tenant_id)s and h.user_id = %(user_id)s;
+from header h;
 
 -- name: newest
 -- As `slice`, for the pages that hold the newest messages.
-select h.id, h.tenant_id, h.user_id, h.label, h.state, h.version, h.created_at, h.updated_at, h.message_count,
-    array(
-        select p.messages::text from bichat.transcripts_pages_vN p
-        where p.dialogue_id = h.id and p.tenant_id = h.tenant_id
-          and p.page >= greatest(h.message_count - %(limit)s, 0) / 50 order by p.page
-    ),
+with header as materialized (
+    select * from bichat.transcripts_vN
+    where id = %(dialogue_id)s and tenant_id = %(tenant_id)s and user_id = %(user_id)s
+), pages as materialized (
+    select p.page, p.questions, p.messages from bichat.transcripts_pages_vN p
+    where p.dialogue_id = %(dialogue_id)s and p.tenant_id = %(tenant_id)s
+      and p.cold = (select h.state = 'archived' from header h)
+      and p.page between (select greatest(h.message_count - %(limit)s, 0) / 50 from header h)
+          and (select h.message_count / 50 from header h)
+    order by p.page
+)
+select h.id, h.tenant_id, h.user_id, h.label, h.state, h.version, h.created_at, h.updated_at,
+    h.message_count, h.erased,
+    array(select p.messages::text from pages p order by p.page),
     (
         select coalesce(jsonb_agg(t), '[]')::text from bichat.transcripts_turns_vN t
-        where t.dialogue_id = h.id and t.tenant_id = h.tenant_id and t.message_id = any(array(
-            select unnest(p.questions) from bichat.transcripts_pages_vN p
-            where p.dialogue_id = h.id and p.tenant_id = h.tenant_id
-              and p.page >= greatest(h.message_count - %(limit)s, 0) / 50))
-    ),
-    coalesce((
-        select p.version from bichat.transcripts_pages_vN p
-        where p.dialogue_id = h.id and p.tenant_id = h.tenant_id and p.page = -1), 0) as erased
-from bichat.transcripts_vN h
-where h.id = %(dialogue_id)s and h.tenant_id = %(tenant_id)s and h.user_id = %(user_id)s;
+        where t.dialogue_id = %(dialogue_id)s and t.tenant_id = %(tenant_id)s
+          and t.message_id = any(array(select unnest(p.questions) from pages p))
+    )
+from header h;
 
 -- name: changes
 -- The first pages with something newer, and the turns up to where they end; `upto` says where that is.
 -- Pages are in the order of their versions, so walking back stops at the first one that is old enough.
 -- `greatest`, not `coalesce`: only of leakproof expressions does row-level security let an index make use.
-with news as materialized (
+with whose as materialized (
+    select * from bichat.transcripts_vN
+    where id = %(dialogue_id)s and tenant_id = %(tenant_id)s and user_id = %(user_id)s
+), news as materialized (
     select p.page, p.version, p.messages from bichat.transcripts_pages_vN p
     where p.dialogue_id = %(dialogue_id)s and p.tenant_id = %(tenant_id)s and p.version > %(since)s
+      and p.cold = (select w.state = 'archived' from whose w)
       and p.page >= greatest((
         select old.page from bichat.transcripts_pages_vN old
         where old.dialogue_id = %(dialogue_id)s and old.tenant_id = %(tenant_id)s and old.version <= %(since)s
+          and old.cold = (select w.state = 'archived' from whose w)
           and old.page <= %(since)s / 50  -- as many messages as events, at most
         order by old.page desc limit 1), 0)
     order by p.page limit %(pages)s
 ), header as (
     select h.*, case when (select count(*) from news) = %(pages)s
         then (select max(n.version) from news n) else h.version end as upto
-    from bichat.transcripts_vN h
-    where h.id = %(dialogue_id)s and h.tenant_id = %(tenant_id)s and h.user_id = %(user_id)s
+    from whose h
 )
-select h.id, h.tenant_id, h.user_id, h.label, h.state, h.version, h.created_at, h.updated_at, h.message_count,
+select h.id, h.tenant_id, h.user_id, h.label, h.state, h.version, h.created_at, h.updated_at,
+    h.message_count, h.erased,
     array(select n.messages::text from news n order by n.page),
     (
         select coalesce(jsonb_agg(t), '[]')::text from bichat.transcripts_turns_vN t
         where t.dialogue_id = h.id and t.tenant_id = h.tenant_id and t.version > %(since)s and t.version <= h.upto
     ),
-    h.upto,
-    coalesce((
-        select p.version from bichat.transcripts_pages_vN p
-        where p.dialogue_id = h.id and p.tenant_id = h.tenant_id and p.page = -1), 0) as erased
+    h.upto
 from header h;
 
 -- name: reply
@@ -202,11 +225,11 @@ from header h;
 select to_jsonb(t)::text, (
     select p.messages::text from bichat.transcripts_pages_vN p
     where t.status = 'answered' and p.dialogue_id = h.id and p.tenant_id = h.tenant_id
-      and p.page >= (t.seq - 1) / 50 and p.version >= t.version
+      and p.cold = (h.state = 'archived') and p.page >= (t.seq - 1) / 50 and p.version >= t.version
     order by p.page limit 1), array(
     select p.messages::text from bichat.transcripts_pages_vN p
     where t.calls > 0 and p.dialogue_id = h.id and p.tenant_id = h.tenant_id
-      and p.page >= (t.seq - 1) / 50 and p.version > greatest(t.started, %(since)s)
+      and p.cold = (h.state = 'archived') and p.page >= (t.seq - 1) / 50 and p.version > greatest(t.started, %(since)s)
     order by p.page limit 8)
 from bichat.transcripts_vN h
 join bichat.transcripts_turns_vN t on t.dialogue_id = h.id and t.tenant_id = h.tenant_id

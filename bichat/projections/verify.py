@@ -63,6 +63,9 @@ class CheckSlice(Struct, frozen=True):
                 connection.execute(target.build.sql("tables"))
             fence = max(target.upto for target in self.targets)
             loader = fill(connection, beside, lambda: slices.read(connection, here.feed, self.slice, fence))
+            for target in beside:
+                if target.build.model.has("settle"):
+                    connection.execute(target.build.sql("settle"))
             unsettled: dict[int, list[UUID]] = {t: [] for t, _ in enumerate(self.targets)}
             for t, dialogue_id in loader.unsettled:
                 unsettled[t].append(dialogue_id)
