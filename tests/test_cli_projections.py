@@ -59,7 +59,7 @@ def test_a_rebuild_a_check_and_a_way_back(environ: dict[str, str], written: list
     found = states(environ)
     assert (found["dialogues_v1_g1"], found["dialogues_v1_g2"]) == ("standby", "unfollowed")
     checked = run(environ, "verify")
-    assert (checked.returncode, checked.stdout.count("right")) == (0, 9), checked.stderr
+    assert (checked.returncode, checked.stdout.count("right")) == (0, 10), checked.stderr
     back = run(environ, "rollback", "dialogues")
     assert back.stdout.startswith("dialogues_v1_g1 serves"), back.stderr
     dropped = run(environ, "drop", "dialogues_v1_g2")

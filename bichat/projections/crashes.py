@@ -66,6 +66,7 @@ class Crashes:
             died = Unreadable(
                 stream_id=first.stream_id, version=first.version, position=first.position,
                 tenant_id=first.tenant_id, error="the projector died while applying it",
+                subject=first.subject,
             )  # fmt: skip
             entries = [died, *entries[1:]]
         return [[entry] for entry in entries] if self._alone else [entries]

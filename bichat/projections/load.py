@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import chain, groupby
 from typing import Any
@@ -12,7 +12,7 @@ from msgspec import Struct
 from psycopg import Connection
 
 from bichat.events.dialogue import MessageAdded
-from bichat.events.envelope import Entry, Event, Unreadable
+from bichat.events.envelope import Entry, Event, Subject, Unreadable
 from bichat.logs import described
 from bichat.projections import erasures, parking, sql
 from bichat.projections.erasures import Ahead
@@ -45,6 +45,7 @@ class Loader:
     ) -> None:
         """Writes within the caller's transaction. `ahead` looks into the log, unless it is given."""
         self._connection, self._targets = connection, targets
+        self._subjects = frozenset(target.build.model.subject for target in targets)
         self._ahead = ahead or erasures.log_ahead(connection)
         self._rows: dict[tuple[int, int], list[dict[str, Any]]] = {
             (t, n): [] for t, target in enumerate(targets) for n, _ in enumerate(target.build.model.tables)
@@ -60,9 +61,9 @@ class Loader:
         self.events = 0
 
     def load(self, entries: Iterable[Entry]) -> None:
-        """Folds and copies events that come dialogue by dialogue."""
+        """Folds and copies events that come stream by stream."""
         waiting = 0
-        for piece, broken in pieces(entries, self._last_erasure):
+        for piece, broken in pieces(entries, self._last_erasure, self._subjects):
             for t, _ in enumerate(self._targets):
                 self._add(t, piece, broken)
             self.events += len(piece.events)
@@ -74,7 +75,8 @@ class Loader:
 
     def load_carefully(self, entries: Iterable[Entry]) -> None:
         """The same, dialogue by dialogue: one that the database refuses is parked at its first event."""
-        for _, whole in groupby(pieces(entries, self._last_erasure), key=lambda both: both[0].dialogue_id):
+        found = pieces(entries, self._last_erasure, self._subjects)
+        for _, whole in groupby(found, key=lambda both: both[0].dialogue_id):
             parts = list(whole)
             self.events += sum(len(piece.events) for piece, _ in parts)
             for t, _ in enumerate(self._targets):
@@ -94,7 +96,7 @@ class Loader:
 
     def _add(self, t: int, piece: Piece, broken: Parked | None) -> None:
         target, dialogue_id = self._targets[t], piece.dialogue_id
-        if self._ended.get(t) == dialogue_id:
+        if piece.subject != target.build.model.subject or self._ended.get(t) == dialogue_id:
             return
         end = target.end(dialogue_id)
         newest = broken.position if broken else piece.events[-1].position
@@ -124,11 +126,11 @@ class Loader:
     def _copy(self) -> None:
         for (t, n), rows in self._rows.items():
             build = self._targets[t].build
-            if build.model.tables[n].dialogue:
+            if build.model.tables[n].stream:
                 sql.copy(self._connection, build.tables[n], rows)
         for (t, n), rows in self._rows.items():
             table = self._targets[t].build.model.tables[n]
-            if not table.dialogue:
+            if not table.stream:
                 self._sum(t, n, table.key, rows)
             rows.clear()
 
@@ -178,15 +180,17 @@ def weight(event: Event) -> int:
 
 
 def pieces(
-    entries: Iterable[Entry], erasure: Callable[[UUID], Erasure]
+    entries: Iterable[Entry],
+    erasure: Callable[[UUID], Erasure],
+    subjects: Collection[Subject] = frozenset({"dialogue"}),
 ) -> Iterator[tuple[Piece, Parked | None]]:
-    """Dialogues in pieces; with the last one of a dialogue, what kept its history from being read on.
+    """Streams in pieces; with the last one of a stream, what kept its history from being read on.
 
     `erasure` is the last one of a dialogue: asked for when there are several pieces, for then what comes
     out of the first is written before the erasure is read.
     """
-    of_dialogues = (entry for entry in entries if entry.subject == "dialogue")
-    for dialogue_id, history in groupby(of_dialogues, lambda entry: entry.stream_id):
+    wanted = (entry for entry in entries if entry.subject in subjects)
+    for dialogue_id, history in groupby(wanted, lambda entry: entry.stream_id):
         held: list[Event] = []
         before, broken, weighs, erased = None, None, 0, NEVER
         for version, entry in enumerate(history, 1):
@@ -198,12 +202,12 @@ def pieces(
                 break
             if weighs >= PIECE:
                 erased = erased if before else erasure(dialogue_id)
-                before = Piece(dialogue_id, held, before, last=False, erased=erased)
+                before = Piece(dialogue_id, held, before, last=False, erased=erased, subject=entry.subject)
                 held, weighs = [], 0
                 yield before, None
             held.append(entry)
             weighs += weight(entry)
-        yield Piece(dialogue_id, held, before, erased=erased), broken
+        yield Piece(dialogue_id, held, before, erased=erased, subject=entry.subject), broken
 
 
 def digest(build: Build, piece: Piece) -> tuple[list[Row], Parked | None]:

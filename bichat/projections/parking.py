@@ -19,7 +19,7 @@ from psycopg.rows import args_row, class_row
 
 from bichat.errors import Unavailable
 from bichat.errors.unusable import Unusable
-from bichat.events.envelope import Entry, Event
+from bichat.events.envelope import Entry, Event, Subject
 from bichat.logs import described
 from bichat.projections import erasures
 from bichat.projections.read_model import Build
@@ -56,11 +56,11 @@ def at(entry: Entry, error: str) -> Parked:
     return Parked(entry.stream_id, entry.tenant_id, entry.position, entry.version, error)
 
 
-def sort_out(entries: Iterable[Entry], waiting: Collection[UUID]) -> Batch:
-    """What is about dialogues, but those that wait already, up to an event that cannot be read."""
+def sort_out(entries: Iterable[Entry], subject: Subject, waiting: Collection[UUID]) -> Batch:
+    """What is about the subject, but in streams that wait already, up to an event that cannot be read."""
     batch, left_out = Batch([], []), set(waiting)
     for entry in entries:
-        if entry.subject != "dialogue" or entry.stream_id in left_out:
+        if entry.subject != subject or entry.stream_id in left_out:
             continue
         if isinstance(entry, Event):
             batch.events.append(entry)
@@ -212,7 +212,7 @@ def _replay(connection: Connection[Any], build: Build, log: Log, dialogue_id: UU
             if not entries:
                 connection.execute(statement("parking", "unpark"), key)
                 return Retried(dialogue_id, digested, None)
-            events, stuck = one_by_one(build, connection, sort_out(entries, ()))
+            events, stuck = one_by_one(build, connection, sort_out(entries, build.model.subject, ()))
             digested += len(events)
             last = entries[-1]
             behind = replace(one, position=last.position + 1, version=last.version + 1)

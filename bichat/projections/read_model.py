@@ -25,7 +25,7 @@ from bichat.events.dialogue import (
     TextErased,
 )
 from bichat.events.dialogue_state import NOTHING, DialogueState, evolve
-from bichat.events.envelope import Event, Fact, lacks_text
+from bichat.events.envelope import Event, Fact, Subject, lacks_text
 from bichat.events.transcript import Dialogue, blanked, transcribed
 from bichat.projections import sql
 
@@ -38,8 +38,8 @@ class Table(Struct, frozen=True):
 
     name: str
     key: tuple[str, ...]
-    dialogue: str | None
-    """The column with the dialogue's id; None: its rows are sums over dialogues."""
+    stream: str | None
+    """The column with the stream's id (of a dialogue, a prompt); None: its rows are sums over streams."""
 
 
 class Row(NamedTuple):
@@ -60,17 +60,18 @@ NEVER = Erasure()
 
 
 class Piece:
-    """Events of one dialogue that follow each other, folded once for all read models.
+    """Events of one stream, mostly a dialogue, that follow each other, folded once for all read models.
 
     A dialogue is one piece, or, when it has many events, several, each with what the earlier ones left.
     """
 
     def __init__(
         self, dialogue_id: UUID, events: Sequence[Event], before: Piece | None = None, *, last: bool = True,
-        erased: Erasure = NEVER,
+        erased: Erasure = NEVER, subject: Subject = "dialogue",
     ) -> None:  # fmt: skip
         """`last`: the dialogue's history ends here. `erased`: its last erasure, if known, wherever it is."""
         self.dialogue_id, self.events, self.before, self.last = dialogue_id, events, before, last
+        self.subject = subject
         self.version: int = events[-1].version if events else before.version if before else 0
         """Of its last event."""
         self.erased = erased
@@ -134,6 +135,8 @@ class ReadModel(Struct, frozen=True, kw_only=True):
     """
 
     name: str
+    subject: Subject = "dialogue"
+    """What the streams are about that it is made of; it is given no others."""
     shape: int
     fold: int = 1
     """Raised when `apply` comes to write something else into tables of the same shape: older code then keeps
@@ -141,9 +144,9 @@ class ReadModel(Struct, frozen=True, kw_only=True):
     tables: tuple[Table, ...]
     apply: Callable[[Build, Connection[Any], Sequence[Event]], None]
     """Folds events, which follow those already applied, into the tables of a build; within the caller's
-    transaction, for any subset of dialogues."""
+    transaction, for any subset of streams."""
     rows: Callable[[Piece], Iterator[Row]]
-    """What a dialogue's whole history makes of the tables: loaded by a rebuild, expected by a check."""
+    """What a stream's whole history makes of the tables: loaded by a rebuild, expected by a check."""
     pace: float = 0.0
     """Seconds from one batch to the next, at least: what nobody waits for can come in bigger batches."""
 

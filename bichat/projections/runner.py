@@ -158,7 +158,9 @@ class Runner:
             if moved.rowcount != 1:
                 raise Stale(build=self.build.id, position=position)
             serves, waiting = parking.waiting(connection, self.build, entries)
-            batch = digest(self.build, connection, parking.sort_out(entries, waiting))
+            batch = digest(
+                self.build, connection, parking.sort_out(entries, self.build.model.subject, waiting)
+            )
             parking.park(connection, self.build, batch.parked)
             since = dict.fromkeys(waiting, 0) | {one.dialogue_id: one.version for one in batch.parked}
             told = erasures.told(entries)

@@ -73,7 +73,7 @@ class CheckSlice(Struct, frozen=True):
                 (t, n): compare(connection, target.build, n, self.slice, unsettled[t])
                 for t, target in enumerate(self.targets)
                 for n, table in enumerate(target.build.model.tables)
-                if table.dialogue
+                if table.stream
             }
             left_out = {t: len(dialogues) for t, dialogues in unsettled.items()}
             return Checked(self.slice.number, loader.events, found, loader.sums(), loader.parked, left_out)
@@ -96,10 +96,10 @@ def compare(
     """One table of a build beside the temporary one of its name: both digests, and the first differences."""
     table, name = build.model.tables[number], build.tables[number]
     beside = replace(build, schema="pg_temp").tables[number]
-    where = filled("verify", "within", column=table.dialogue).decode() if slice_ and table.dialogue else ""
+    where = filled("verify", "within", column=table.stream).decode() if slice_ and table.stream else ""
     values = slice_.range | {"left_out": list(left_out)} if slice_ else {}
-    if left_out and table.dialogue:
-        query = filled("verify", "leave_out", table=beside, column=table.dialogue)
+    if left_out and table.stream:
+        query = filled("verify", "leave_out", table=beside, column=table.stream)
         connection.execute(query, (list(left_out),))
     expected = connection.execute(filled("verify", "digest", table=beside, where="")).fetchone()
     found = connection.execute(filled("verify", "digest", table=name, where=where), values).fetchone()
@@ -205,7 +205,7 @@ class _Verification:
             if build.model.has("merge"):
                 connection.execute(replace(build, schema="pg_temp").sql("merge"))
             for n, table in enumerate(build.model.tables):
-                if table.dialogue is None:
+                if table.stream is None:
                     compared, differences = compare(connection, build, n, None)
                     self._tables[t, n] = [(0, compared)]
                     self._differences[t] += differences

@@ -11,11 +11,13 @@ from psycopg import Connection
 from psycopg.errors import DeadlockDetected, LockNotAvailable, UndefinedTable
 
 from bichat.errors.unusable import BuildUnfit, ReadModelsMissing, SwitchTimedOut
-from bichat.projections import dialogues, replies, transcripts, usage
+from bichat.projections import dialogues, prompts, replies, transcripts, usage
 from bichat.projections.read_model import Build, ReadModel
 from bichat.projections.sql import filled, statement
 
-MODELS: tuple[ReadModel, ...] = (transcripts.MODEL, replies.MODEL, dialogues.MODEL, usage.MODEL)
+MODELS: tuple[ReadModel, ...] = (
+    transcripts.MODEL, replies.MODEL, dialogues.MODEL, usage.MODEL, prompts.MODEL,
+)  # fmt: skip
 _FIRST_WAIT = 0.02
 PATIENCE = 30.0
 """Seconds that a switch is tried again for, when readers or events are in its way."""

@@ -104,7 +104,7 @@ def test_a_parked_dialogue_and_a_change_of_followers_leave_it_ready() -> None:
 def test_every_reason_is_told() -> None:
     late = replace(WELL[1], lag_events=5, lag_seconds=30.6)
     stopped = replace(WELL[2], state="stopped")
-    assert ailing([late, stopped, WELL[3]], lag=30) == (
+    assert ailing([late, stopped, *WELL[3:]], lag=30) == (
         f"There is no read model {WELL[0].name} in version {WELL[0].shape}. "
         f"The read model {late.name} is late: it is 5 events and 31 s behind the log. "
         f"The read model {stopped.name} has stopped and is 0 events and 0 s behind the log."

@@ -43,7 +43,6 @@ from bichat.errors import Refused
 from bichat.events.dialogue import Asked, TextErased
 from bichat.events.dialogue_state import NOTHING, DialogueState, Question, evolve
 from bichat.events.envelope import Event, Fact, Metadata, kinds
-from bichat.events.prompt import PromptChanged, PromptRemoved, stream_of
 from bichat.events.transcript import Dialogue, transcribe
 from bichat.projections.read_model import Build
 from bichat.projections.versions import MODELS
@@ -61,7 +60,6 @@ from tests.examples import (
 )
 
 BUILDS = [Build(model, 1) for model in MODELS]
-OF_DIALOGUES = [build for build in BUILDS if build.model.subject == "dialogue"]
 Pick = tuple[int, int, int]
 
 
@@ -85,17 +83,6 @@ def history(picks: Iterable[Pick]) -> list[Event]:
             log.append(event)
             state = evolve(state, event)
         states[dialogue] = state
-    return log
-
-
-def prompts(changes: Sequence[tuple[str, str | None]], after: int = 1000) -> list[Event]:
-    """What becomes of a tenant's prompts: (name, text), or None for a prompt that is taken away."""
-    log: list[Event] = []
-    for name, template in changes:
-        fact = PromptRemoved(name=name) if template is None else PromptChanged(name=name, template=template)
-        stream_id, position = stream_of(TENANT, name), after + len(log) + 1
-        version = 1 + sum(event.stream_id == stream_id for event in log)
-        log += [replace(new, version=version, position=position) for new in events([fact], stream_id)]
     return log
 
 

@@ -20,10 +20,12 @@ from bichat.projections.runner import Runner
 from bichat.projections.tail import Tail
 from tests.examples import opened
 from tests.projections.histories import BUILDS
-from tests.projections.logs import write
+from tests.projections.logs import prompts, write
 from tests.projections.test_rebuild import LOG, REST, SOME, follow, place, quiet, small, torn
 
 __all__ = ["small"]
+
+PROMPTS = prompts([("system", "Be brief."), ("weekly", "{{ week }}"), ("system", None)])
 
 
 @pytest.fixture
@@ -40,6 +42,10 @@ def verified(url: str, *, sample: int | None = None, jobs: int = 1) -> list[Repo
         pool.close()
 
 
+def of_dialogues(reports: list[Report]) -> list[Report]:
+    return [one for build, one in zip(BUILDS, reports, strict=True) if build.model.subject == "dialogue"]
+
+
 def changed(url: str, statement: str) -> None:
     with psycopg.connect(url) as connection:
         assert connection.execute(statement.encode()).rowcount == 1
@@ -47,17 +53,17 @@ def changed(url: str, statement: str) -> None:
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_what_follows_the_log_is_right(database_url: str, ledger: Ledger, jobs: int) -> None:
-    write(ledger, LOG)
+    write(ledger, [*LOG, *PROMPTS])
     follow(database_url)
     for build, report in zip(BUILDS, verified(database_url, jobs=jobs), strict=True):
         assert report.valid
-        assert report.events == len(LOG)
+        assert report.events == len(LOG) + len(PROMPTS)
         assert report.tables.keys() == {table.name for table in build.model.tables}
         for table in build.model.tables:
             compared = report.tables[table.name]
             assert compared.rows == compared.expected_rows > 0
             assert compared.digest == compared.expected_digest
-            assert len(report.slices[table.name]) == (4 if table.dialogue else 1)
+            assert len(report.slices[table.name]) == (4 if table.stream else 1)
 
 
 TABLES = [(build, n) for build in BUILDS for n, _ in enumerate(build.model.tables)]
@@ -71,6 +77,7 @@ OTHER = {
     "dialogues_counts": "dialogues = dialogues + 1",
     "usage": "total_tokens = total_tokens + 1",
     "usage_dialogues": "model = 'never called'",
+    "prompts": "author = 'eve'",
 }
 
 
@@ -79,7 +86,7 @@ OTHER = {
 def test_a_row_that_is_not_the_logs_is_shown_on_both_sides(
     database_url: str, ledger: Ledger, build: Any, number: int, what: str
 ) -> None:
-    write(ledger, LOG)
+    write(ledger, [*LOG, *PROMPTS])
     follow(database_url)
     name, table = build.model.tables[number].name, build.tables[number]
     one = f"ctid = (select min(ctid) from {table})"
@@ -90,7 +97,7 @@ def test_a_row_that_is_not_the_logs_is_shown_on_both_sides(
         changed(database_url, f"delete from {table} where {one}")
     else:
         key = build.model.tables[number].key[-1]
-        new = {"page": 77, "state": "'gone'", "model": "'other'"}.get(key, "gen_random_uuid()")
+        new = {"page": 77, "version": 77, "state": "'gone'", "model": "'other'"}.get(key, "gen_random_uuid()")
         changed(
             database_url,
             f"insert into {table} select (jsonb_populate_record(t, jsonb_build_object('{key}', {new}))).*"
@@ -121,7 +128,7 @@ def test_a_missing_event_and_a_torn_one_are_found(database_url: str, ledger: Led
             "delete from bichat.stored_events where originator_id = %s and originator_version = 2",
             (gap.stream_id,),
         )
-    for report in verified(database_url):
+    for report in of_dialogues(verified(database_url)):
         assert not report.valid
         found = {(one.dialogue_id, one.version) for one in report.undigestible}
         assert found == {(SOME[60].stream_id, SOME[60].version), (gap.stream_id, 3)}
@@ -131,7 +138,7 @@ def test_a_parked_dialogue_is_right_as_far_as_it_goes(database_url: str, ledger:
     write(ledger, SOME)
     torn(database_url, SOME[40])
     follow(database_url)
-    for report in verified(database_url):
+    for report in of_dialogues(verified(database_url)):
         assert report.valid
         assert report.parked == 1
 
@@ -173,7 +180,7 @@ def test_a_sample_is_some_dialogues_and_no_sums(database_url: str, ledger: Ledge
     write(ledger, LOG)
     follow(database_url)
     dialogues = len({event.stream_id for event in LOG})
-    [transcripts, *_, usage] = verified(database_url, sample=3)
+    [transcripts, *_, usage, _] = verified(database_url, sample=3)
     assert transcripts.valid
     assert transcripts.tables["transcripts"].rows == 3 < dialogues
     assert 0 < transcripts.events < len(LOG)

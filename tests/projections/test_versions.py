@@ -15,6 +15,7 @@ from bichat.projections.read_model import Build
 from bichat.projections.runner import Runner, connect
 from tests.examples import OTHER_TENANT, TENANT
 from tests.projections.histories import BUILDS, history
+from tests.projections.logs import prompts
 from tests.projections.test_runner import Script
 
 TABLES = [table for build in BUILDS for table in build.tables]
@@ -61,6 +62,7 @@ def test_a_reader_sees_its_tenant_and_without_one_nothing(module_database_url: s
     with connect(module_database_url) as connection:
         if not connection.execute("select from bichat.transcripts_v2 limit 1").fetchall():
             log = history([(d, w, 1) for w in (0, 0, 3, 9, 3, 6) for d in range(4)])
+            log += prompts([("system", "Be brief.")]) + prompts([("system", "Be kind.")], 1001, OTHER_TENANT)
             for build in BUILDS:
                 Runner(build, module_database_url, Script()).apply(connection, 0, log)
         tenants = f"select distinct tenant_id from {relation}".encode()
