@@ -43,13 +43,13 @@ async def follow(
         first = b"" if message_id else b"".join(telling.begin(current))
     if message_id:
         await _find(request, dialogue_id, message_id)
-    return _stream(request, telling, first)
+    return stream_of(request, telling, first)
 
 
 def follow_reply(call: Call, outcome: Outcome, headers: Mapping[str, str]) -> Stream:
     """The stream of the reply to a question that was just asked, or asked before under the same key."""
     mark = Mark() if outcome.replayed else Mark(version=outcome.version)
-    return _stream(call, Telling(outcome.dialogue_id, mark, only=outcome.message_id), b"", headers)
+    return stream_of(call, Telling(outcome.dialogue_id, mark, only=outcome.message_id), b"", headers)
 
 
 async def _find(call: Call, dialogue_id: UUID, message_id: UUID) -> None:
@@ -65,7 +65,10 @@ async def _find(call: Call, dialogue_id: UUID, message_id: UUID) -> None:
         await call.parts.reads.caught_up("transcripts", await call.parts.reads.head())
 
 
-def _stream(call: Call, telling: Telling, first: bytes, headers: Mapping[str, str] | None = None) -> Stream:
+def stream_of(
+    call: Call, telling: Telling, first: bytes, headers: Mapping[str, str] | None = None
+) -> Stream:
+    """The answer that tells it, beginning with `first`."""
     if call.app.state["streams"].stopping:
         raise Stopping()
     content = Conversation(call, telling).events(first)

@@ -1,0 +1,23 @@
+"""The page at /bi-chat: bichat for people, in their browser; the same functions as the API, shown as HTML."""
+
+from __future__ import annotations
+
+from litestar import Router
+
+from bichat.api.page import dialogues, messages, session, sessions, static, stream
+from bichat.api.page.refusals import as_page
+from bichat.api.page.visit import Visit
+
+__all__ = ["as_page", "router"]
+
+_signed_in = Router(
+    "/",
+    route_handlers=[dialogues.router, messages.router, stream.router],
+    before_request=session.receive,
+)
+router = Router(
+    session.PATH,
+    route_handlers=[_signed_in, sessions.router, static.router],
+    request_class=Visit,
+    include_in_schema=False,
+)

@@ -1,0 +1,126 @@
+"""A function that the model called, as a card: what it was asked, and what it returned as text or table."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from bichat.events.transcript import Message
+
+MOST_ROWS = 200
+"""Rows of a result that are shown; the model got them all."""
+LONGEST = 20_000
+"""Characters of a text that are shown."""
+NUMBER = (int, float)
+
+
+class Table(Struct, frozen=True):
+    """What a query found."""
+
+    columns: list[str]
+    rows: list[list[Any]]
+    truncated: bool = False
+
+    @property
+    def shown(self) -> list[list[str]]:
+        """The first rows, as text."""
+        return [[_cell(value) for value in row] for row in self.rows[:MOST_ROWS]]
+
+    @property
+    def numeric(self) -> list[bool]:
+        """Which columns are of numbers, to be aligned at their ends."""
+        columns = zip(*self.rows, strict=False) if self.rows else ([] for _ in self.columns)
+        return [_all_numbers(column) for column in columns]
+
+    @property
+    def count(self) -> str:
+        """How many rows there are, and how many of them are here."""
+        told = f"{len(self.rows):,} row{'' if len(self.rows) == 1 else 's'}"
+        told += ", and more that were not read" if self.truncated else ""
+        return told + (f", the first {MOST_ROWS} are shown" if len(self.rows) > MOST_ROWS else "")
+
+
+class Card(Struct, frozen=True, kw_only=True):
+    """A call with what it returned, if it has."""
+
+    id: str
+    name: str | None
+    asked: str | None
+    """Its arguments, None once erased."""
+    returned: bool
+    failed: bool
+    table: Table | None
+    text: str | None
+    """What it returned if that is no table, None once erased."""
+
+    @property
+    def told(self) -> str:
+        """How it went, in a word."""
+        if not self.returned:
+            return "is running"
+        if self.failed:
+            return "failed"
+        return self.table.count if self.table else "done"
+
+
+def card(call: Message, returned: Message | None) -> Card:
+    """The card of a call."""
+    content = returned.content if returned else ""
+    table = _table(content) if returned and content and not returned.failed else None
+    return Card(
+        id=call.call_id,
+        name=call.name,
+        asked=_asked(call.arguments) if call.arguments is not None else None,
+        returned=returned is not None,
+        failed=returned is not None and returned.failed,
+        table=table,
+        text=content if content is None or table else _pretty(content),
+    )
+
+
+def _table(content: str) -> Table | None:
+    try:
+        found = msgspec.json.decode(content, type=Table)
+    except (msgspec.DecodeError, UnicodeError):
+        return None
+    return found if all(len(row) == len(found.columns) for row in found.rows) else None
+
+
+def _asked(arguments: str) -> str:
+    """A query alone is shown as it would be written; anything else as JSON."""
+    try:
+        given = json.loads(arguments)
+    except ValueError:
+        return arguments[:LONGEST]
+    match given:
+        case {**one} if len(one) == 1 and isinstance(only := next(iter(one.values())), str):
+            return only[:LONGEST]
+    return _pretty(arguments)
+
+
+def _pretty(text: str) -> str:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text[:LONGEST]
+    if isinstance(value, str):
+        return value[:LONGEST]
+    if isinstance(value, dict) and list(value) == ["error"]:
+        return str(value["error"])[:LONGEST]
+    return json.dumps(value, indent=2, ensure_ascii=False)[:LONGEST]
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _all_numbers(column: Any) -> bool:
+    told = [value for value in column if value is not None]
+    return bool(told) and all(isinstance(v, NUMBER) and not isinstance(v, bool) for v in told)
