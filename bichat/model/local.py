@@ -21,7 +21,7 @@ LONGEST = 2_000
 """Characters of a text that it sees: about its 512 tokens."""
 
 _GROWS = "\ufdfa"
-"""The one character that becomes 18 in the engine, which has room for 12: a text of them kills the process."""
+"""The one character that becomes 18 in the engine, which has room for 12: many would kill the process."""
 
 
 def comes_along() -> bool:

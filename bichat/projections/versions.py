@@ -11,12 +11,12 @@ from psycopg import Connection
 from psycopg.errors import DeadlockDetected, LockNotAvailable, UndefinedTable
 
 from bichat.errors.unusable import BuildUnfit, ReadModelsMissing, SwitchTimedOut
-from bichat.projections import dialogues, prompts, replies, transcripts, usage
+from bichat.projections import dialogues, prompts, replies, search, transcripts, usage
 from bichat.projections.read_model import Build, ReadModel
 from bichat.projections.sql import filled, statement
 
 MODELS: tuple[ReadModel, ...] = (
-    transcripts.MODEL, replies.MODEL, dialogues.MODEL, usage.MODEL, prompts.MODEL,
+    transcripts.MODEL, replies.MODEL, dialogues.MODEL, usage.MODEL, prompts.MODEL, search.MODEL,
 )  # fmt: skip
 _FIRST_WAIT = 0.02
 PATIENCE = 30.0
