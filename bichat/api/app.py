@@ -24,6 +24,7 @@ from bichat.api import (
     messages,
     metrics,
     ops,
+    page,
     projections,
     stream,
     usage,
@@ -89,7 +90,7 @@ def create_app(parts: Parts) -> Litestar:
     )
     watches = Watches(parts.reads)
     app = Application(
-        [v1, health.router, _with_token("/", metrics.scrape), ui_file],
+        [v1, health.router, _with_token("/", metrics.scrape), ui_file, page.router],
         request_class=Call,
         lifespan=[_open],
         state=State(
@@ -101,7 +102,7 @@ def create_app(parts: Parts) -> Litestar:
                 "allowance": Allowance(config, parts.reads),
             }
         ),
-        exception_handlers={HTTPException: of_litestar, Exception: of_bichat},
+        exception_handlers={HTTPException: page.as_page(of_litestar), Exception: page.as_page(of_bichat)},
         cors_config=_cors(config),
         openapi_config=openapi(),
         request_max_body_size=largest_body(config),
