@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -28,10 +29,10 @@ class Broken(Exception):
     """The conversation cannot go on; the message is for the person."""
 
 
-def run(url: str, token: str, message: str | None) -> int:
+def run(url: str, token: str, message: str | None, trust: ssl.SSLContext | bool = True) -> int:
     """Asks `message`, or whatever is typed until the end of input; returns the exit status."""
     headers = {"Authorization": f"Bearer {token}", "Accept": "text/event-stream"}
-    with httpx.Client(base_url=url, headers=headers, timeout=PATIENCE) as client:
+    with httpx.Client(base_url=url, headers=headers, timeout=PATIENCE, verify=trust) as client:
         chat = Chat(client)
         try:
             if message is not None:
@@ -126,7 +127,7 @@ class Chat:
         with self._client.stream(method, path, **request) as response:
             if response.status_code != 200:
                 response.read()
-                raise (NotNow if "retry-after" in response.headers else Broken)(_problem(response))
+                raise (NotNow if _soon(response) else Broken)(_problem(response))
             yield from parsed(response.iter_lines())
 
 
@@ -210,6 +211,12 @@ def parsed(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
         elif "data" in event:
             yield {**json.loads(event["data"]), "id": event.get("id")}
             event = {}
+
+
+def _soon(response: httpx.Response) -> bool:
+    """Whether it asks to be asked again within the time that this goes on trying."""
+    seconds = response.headers.get("retry-after", "")
+    return seconds.isdecimal() and int(seconds) <= RESUMES
 
 
 def _problem(response: httpx.Response) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import http.client
 import logging
 import shutil
 import signal
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from prometheus_client.multiprocess import mark_process_dead
 
-from bichat import logs, tracing, wiring
+from bichat import logs, probe, tls, tracing, wiring
 from bichat.config import Config, environment
 from bichat.embedded import Part, Servers, owned, refuse_if_owned
 from bichat.errors import BichatError
@@ -63,6 +62,7 @@ def serve(config: Config, say: Callable[[Config, str], None]) -> None:
     """
     logs.begin(config.bichat_log)
     tracing.check(config)
+    tls.serving(config)
     refuse_if_owned(config)  # before the port: whoever owns the directory most often has that as well
     _check_port(config.bichat_host, config.bichat_port)
     stopping = _Stopping()
@@ -78,17 +78,11 @@ def serve(config: Config, say: Callable[[Config, str], None]) -> None:
                 part.launch()
             api.wait_until_ready(unless=lambda: bool(stopping))
             if not stopping:
-                servers.answers_at(address(config))
-                say(servers.config, address(config))
+                servers.answers_at(probe.address(config), config.bichat_tls_cert)
+                say(servers.config, probe.address(config))
             _watch([*servers.parts, worker, projector, api], stopping)
         finally:
             _stop(servers, first=[api, worker], then=[projector])
-
-
-def address(config: Config) -> str:
-    """The URL under which this machine reaches the API."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.bichat_host, config.bichat_host)  # noqa: S104
-    return f"http://{f'[{host}]' if ':' in host else host}:{config.bichat_port}"
 
 
 class _Asked(Exception):
@@ -165,19 +159,8 @@ def _empty(directory: Path) -> None:
 
 
 def _api(config: Config) -> Part:
-    part, url = _verb(config, "api"), address(config)
-
-    def ready() -> bool:
-        line = http.client.HTTPConnection(url.removeprefix("http://"), timeout=2.0)
-        try:
-            line.request("GET", "/health/live")
-            return line.getresponse().status == http.HTTPStatus.OK
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            line.close()
-
-    part.ready = ready
+    part = _verb(config, "api")
+    part.ready = lambda: probe.answers(config)
     return part
 
 

@@ -116,7 +116,7 @@ def complete(app: Litestar, longest: int) -> None:
                     _refusals(operation, 409)
                 _complete(operation, query=method == "get", command=path not in NO_COMMANDS)
             elif operation:
-                _refusals(operation, 400, *((401, 403) if operation.security else (503,)))
+                _refusals(operation, 400, *((401, 403, 429) if operation.security else (503,)))
 
 
 def _limit(schema: dict[str, Any], longest: int) -> None:
@@ -126,7 +126,7 @@ def _limit(schema: dict[str, Any], longest: int) -> None:
 
 
 def _complete(operation: Operation, *, query: bool, command: bool) -> None:
-    _refusals(operation, 400, 401, 403, 404, 503)
+    _refusals(operation, 400, 401, 403, 404, 429, 503)
     if not command:
         _refusals(operation, 409)
     elif not query:
@@ -154,6 +154,7 @@ SAYS = {
     412: "The dialogue has moved on from the version in If-Match.",
     413: "The body is too large.",
     422: "The Idempotency-Key was used with another request.",
+    429: "Too many requests, or the tenant's tokens or budget are spent: not before Retry-After seconds.",
     503: "Not possible right now: try again after Retry-After seconds.",
 }
 NO_COMMANDS = ("/v1/ops/projections/{name}/rebuild",)

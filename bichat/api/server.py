@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import logging
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -12,12 +14,18 @@ from contextlib import contextmanager
 import uvicorn
 from litestar import Litestar
 
+from bichat import tls
 from bichat.api.call import Parts
 from bichat.api.conversation import Streams
+from bichat.api.protocol import Protocol
+from bichat.config import Config
 from bichat.errors.unusable import PortTaken, WrongSetting
 
 GRACE = 8
 """Seconds that requests under way get to end after SIGTERM; streams end at once."""
+
+
+log = logging.getLogger(__name__)
 
 
 class Server(uvicorn.Server):
@@ -56,12 +64,16 @@ def listen(host: str, port: int) -> socket.socket:
         raise WrongSetting(name="BICHAT_HOST", reason=f"{host} is no address of this machine") from None
 
 
-def server(app: Litestar) -> Server:
-    """A server for `app`, to be run with `run(sockets=[listen(…)])`; `should_exit = True` stops it."""
+def server(app: Litestar, shown: ssl.SSLContext | None = None) -> Server:
+    """A server for `app`, to be run with `run(sockets=[listen(…)])`; `should_exit = True` stops it.
+
+    `shown`: it speaks TLS, with the certificate in there.
+    """
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=Protocol,
+        ssl_context_factory=(lambda *_: shown) if shown else None,
         ws="none",
         lifespan="on",
         log_config=None,
@@ -74,7 +86,20 @@ def server(app: Litestar) -> Server:
     return Server(config)
 
 
-def run(app: Litestar, host: str, port: int) -> None:
-    """Serves until SIGTERM or Ctrl-C; raises `PortTaken`."""
-    sock = listen(host, port)
-    server(app).run(sockets=[sock])
+def run(app: Litestar, config: Config) -> None:
+    """Serves until SIGTERM or Ctrl-C; raises `PortTaken` or `WrongSetting`."""
+    shown = tls.serving(config)
+    sock = listen(config.bichat_host, config.bichat_port)
+    if shown:
+        signal.signal(signal.SIGHUP, lambda *_: _show_anew(shown, config))
+    server(app, shown).run(sockets=[sock])
+
+
+def _show_anew(shown: ssl.SSLContext, config: Config) -> None:
+    """For certificates that are renewed; those who are connected stay so."""
+    try:
+        tls.load(shown, config)
+    except WrongSetting as error:
+        log.warning("the certificate stays as it was: %s", error)
+    else:
+        log.info("the certificate was read anew")

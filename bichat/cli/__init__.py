@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from bichat.cli.replies import replies
 from bichat.cli.rotation import rotate
 from bichat.config import Config
 from bichat.errors import BichatError
-from bichat.errors.unusable import NobodyServes, WrongSetting
+from bichat.errors.unusable import NobodyServes, NotReady, WrongSetting
 from bichat.terminal import line
 
 LOCAL_TENANT = UUID("00000000-0000-7000-8000-000000000001")
@@ -67,10 +68,10 @@ def serve() -> None:
 @bichat.command()
 def api() -> None:
     """Run the HTTP API."""
-    from bichat import supervisor, wiring
+    from bichat import probe, wiring
 
     with _settings(*_STORES) as settings:
-        log.info("The API starts at %s", supervisor.address(_can_check_tokens(settings)))
+        log.info("The API starts at %s", probe.address(_can_check_tokens(settings)))
         wiring.run_api(settings)
 
 
@@ -111,6 +112,20 @@ def migrate() -> None:
 
 
 @bichat.command()
+def health() -> None:
+    """Ask the API on this machine whether it is ready; exit status 1 if it is not.
+
+    With the settings that the API was started with: for who watches over it.
+    """
+    from bichat import probe
+
+    settings = config.load()
+    if not probe.answers(settings, "/health/ready"):
+        raise NotReady(url=probe.address(settings))
+    click.echo("ok")
+
+
+@bichat.command()
 @click.option("--tenant", type=click.UUID, required=True, help="The tenant's id.")
 @click.option("--user", required=True, help="The user's id, at most 128 characters.")
 @click.option(
@@ -138,16 +153,18 @@ def chat(message: str | None, url: str | None, token: str | None) -> None:
     `bichat serve` that runs on this machine in the same data directory.
     """
     from bichat import chat as terminal
+    from bichat import tls
 
     settings = config.load()
+    cert = None
     if not url:
-        url = embedded.api_url(settings)
+        url, cert = embedded.api(settings)
         if not url:
             raise NobodyServes
         token = token or _token(embedded.with_secrets(settings), LOCAL_TENANT, LOCAL_USER, ("user",), _DAY)
     if not token:
         raise WrongSetting(name="BICHAT_TOKEN", reason="is missing: set it, or give --token")
-    sys.exit(terminal.run(url, token, message))
+    sys.exit(terminal.run(url, token, message, tls.trusting(cert) if cert else tls.trusting_too(settings)))
 
 
 bichat.add_command(audit)
@@ -202,7 +219,8 @@ def _welcome(settings: Config, url: str) -> None:
     click.echo(f"bichat answers at {url}: try {url}/schema, `bichat chat`, or")
     if settings.bichat_jwt_secret:
         made = _token(settings, LOCAL_TENANT, LOCAL_USER, ("user",), _DAY)
-        click.echo(_TRY.format(token=made, url=url))
+        trust = f" --cacert {shlex.quote(str(settings.bichat_tls_cert))}" if settings.serves_https else ""
+        click.echo(_TRY.format(token=made, url=url, trust=trust))
     if settings.brings_model:
         click.echo(
             "There is no model to answer: start again with OPENAI_API_KEY or OPENAI_BASE_URL.", err=True
@@ -212,7 +230,7 @@ def _welcome(settings: Config, url: str) -> None:
 
 _TRY = """
   TOKEN={token}
-  curl -sSN {url}/v1/dialogues -H "Authorization: Bearer $TOKEN" \\
+  curl -sSN{trust} {url}/v1/dialogues -H "Authorization: Bearer $TOKEN" \\
     -H 'Accept: text/event-stream' -H 'Content-Type: application/json' \\
     -d '{{"message": "What is the capital of France?"}}'
 """

@@ -3,12 +3,12 @@
 from bichat.embedded.directory import owner, refuse_if_owned
 from bichat.embedded.part import Part
 from bichat.embedded.secrets import with_secrets
-from bichat.embedded.servers import Servers, api_url, attached_or_owned, owned
+from bichat.embedded.servers import Servers, api, attached_or_owned, owned
 
 __all__ = [
     "Part",
     "Servers",
-    "api_url",
+    "api",
     "attached_or_owned",
     "owned",
     "owner",

@@ -25,6 +25,8 @@ class Announced(msgspec.Struct, frozen=True, omit_defaults=True):
     """By the config's field name; only what the owner brought along."""
     api_url: str = ""
     """Where `bichat serve` answers; empty when the owner is another verb."""
+    certificate: str = ""
+    """The path of the one that it shows there."""
 
 
 def data_directory(config: Config) -> Path:

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import msgspec
 
@@ -48,9 +49,10 @@ class Servers:
         self.config = _filled(self.config, self._urls)
         self._announce(ready=True)
 
-    def answers_at(self, api_url: str) -> None:
-        """Tell the other verbs where the API is."""
-        self._announce(ready=True, api_url=api_url)
+    def answers_at(self, api_url: str, certificate: Path | None = None) -> None:
+        """Tell the other verbs where the API is, and by which certificate they know it."""
+        shown = str(certificate.absolute()) if certificate else ""
+        self._announce(ready=True, api_url=api_url, certificate=shown)
 
     def stop(self, patience: float = 5.0) -> None:
         """Stop what was started, within `patience` seconds, and let go of the data directory."""
@@ -71,8 +73,8 @@ class Servers:
         self._urls[field] = url
         part.launch()
 
-    def _announce(self, *, ready: bool = False, api_url: str = "") -> None:
-        announce(self._directory, Announced(os.getpid(), ready, self._urls, api_url))
+    def _announce(self, *, ready: bool = False, api_url: str = "", certificate: str = "") -> None:
+        announce(self._directory, Announced(os.getpid(), ready, self._urls, api_url, certificate))
 
 
 @contextmanager
@@ -98,11 +100,13 @@ def attached_or_owned(config: Config, *needed: str) -> Iterator[Config]:
         yield config
 
 
-def api_url(config: Config) -> str | None:
-    """Where the `bichat serve` answers that owns the data directory; `None` when there is none."""
+def api(config: Config) -> tuple[str, Path | None]:
+    """Where the owner of the data directory serves (empty: nobody does), and the certificate shown there."""
     directory = config.bichat_data_dir
     found = announced(directory)
-    return found.api_url if found and owner(directory) == found.pid and found.api_url else None
+    if not found or owner(directory) != found.pid:
+        return "", None
+    return found.api_url, Path(found.certificate) if found.certificate else None
 
 
 def _attached(config: Config, taken: DataDirectoryTaken, patience: float = 60.0) -> Config:

@@ -109,6 +109,10 @@ class NobodyServes(Unusable):
     """No `bichat serve` runs here: start it, or set BICHAT_URL and BICHAT_TOKEN."""
 
 
+class NotReady(Unusable):
+    """bichat is not ready at {url}."""
+
+
 class PartFailed(Unusable):
     """{part} did not start: {reason}"""
 

@@ -38,7 +38,7 @@ def run_api(config: Config) -> None:
         executor.start()
         stack.callback(executor.close)
         parts = Parts(config, executor, Reads(opened.url(config)), Deltas(opened.redis_url(config)))
-        server.run(create_app(parts), config.bichat_host, config.bichat_port)
+        server.run(create_app(parts), config)
 
 
 def run_worker(config: Config) -> None:

@@ -89,7 +89,7 @@ def test_the_document_is_closed_and_says_every_refusal(api: Api) -> None:
     for path, method, operation in _operations(document):
         if path.startswith("/v1/"):
             assert operation["security"] == [{"bearer": []}]
-            refusals = {"400", "401", "403", "404", "503"}
+            refusals = {"400", "401", "403", "404", "429", "503"}
             if method != "get":
                 refusals |= {"409"} if path.endswith("/rebuild") else {"409", "412", "413", "422"}
             assert "X-Request-Id" in [parameter["name"] for parameter in operation["parameters"]]
