@@ -34,6 +34,8 @@ function localTimes(root) {
 // --- the composer: Enter sends, what was typed is kept until it has arrived --------------------------------
 
 if (composer) {
+  const wide = matchMedia("(min-width: 52rem)").matches; // else a keyboard would cover half of the screen
+  if (wide && !document.getElementById("toast") && !location.search) message.focus();
   message.value ||= sessionStorage.getItem(draft) ?? "";
   message.addEventListener("input", () => sessionStorage.setItem(draft, message.value));
   message.addEventListener("keydown", (event) => {
