@@ -79,6 +79,12 @@ class ArchiveDialogue(DialogueCommand, frozen=True, kw_only=True):
     """Puts the dialogue away; replies under way still end."""
 
 
+class ArchiveIdleDialogue(OpsCommand, frozen=True, kw_only=True):
+    """Puts away a dialogue that nobody uses, unless something in it waits or runs."""
+
+    says: ClassVar[bool] = False
+
+
 class UnarchiveDialogue(DialogueCommand, frozen=True, kw_only=True):
     """Brings an archived dialogue back into use."""
 
@@ -135,6 +141,9 @@ def change(state: DialogueState, command: Command) -> Facts:  # noqa: PLR0911, P
         case LabelDialogue(label=label, model=model, usage=usage):
             labelled = DialogueLabelled(label=label, model=model, usage=usage)
             return [] if state.labelled or state.lifecycle != "active" else [labelled]
+        case ArchiveIdleDialogue():
+            busy = any(q.status in ("waiting", "running") for q in state.unanswered.values())
+            return [] if busy or state.lifecycle != "active" else [DialogueArchived()]
         case RestoreDialogue():
             return [DialogueRestored()] if state.lifecycle == "deleted" else []
         case UnarchiveDialogue() if state.lifecycle != "deleted":

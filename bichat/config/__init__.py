@@ -82,6 +82,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     bichat_plaintext: bool = False
     """Whether to speak to databases, Redis and models on other machines without encryption."""
 
+    bichat_archive_after: int | None = None
+    """Days without a change after which a dialogue is archived; `None`: people do that themselves."""
+
     bichat_ready_lag_seconds: int = 30
     """A read model that is further behind the log makes `/health/ready` fail."""
     bichat_metrics_port: int | None = None
@@ -201,6 +204,7 @@ _READERS: dict[str, Callable[[str, str], object]] = {
     "bichat_tls_cert": lambda name, text: Path(values.text(name, text)),
     "bichat_tls_key": lambda name, text: Path(values.text(name, text)),
     "bichat_plaintext": values.on_off,
+    "bichat_archive_after": values.whole_number(1, 36_500),
     "bichat_ready_lag_seconds": values.whole_number(1, 86_400),
     "bichat_metrics_port": values.whole_number(1, 65_535),
     "bichat_log": values.one_of("text", "json"),

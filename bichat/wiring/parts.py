@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from contextlib import ExitStack
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -74,7 +75,7 @@ def run_projector(config: Config) -> None:
     from bichat.commands.execute import Executor
     from bichat.events.feed import Feed
     from bichat.events.proof.signing import Signer
-    from bichat.workers import erasures, project, sealing
+    from bichat.workers import archiving, erasures, project, sealing
     from bichat.workers.beside import beside
     from bichat.workers.rebuilds import Rebuilds
 
@@ -88,6 +89,10 @@ def run_projector(config: Config) -> None:
         stack.callback(executor.close)
         left = partial(erasures.run, executor, opened.redis_url(config), stop)
         new = partial(sealing.run, opened.url(config), signer, stop)
+        if config.bichat_archive_after:
+            after = timedelta(days=config.bichat_archive_after)
+            idle = partial(archiving.run, executor, opened.url(config), after, stop)
+            stack.enter_context(beside("archiving", idle, stop))
         with beside("erasures", left, stop), beside("sealing", new, stop):
             project.run(opened.url(config), Feed(ledger.keys), doorbell, stop, Rebuilds(environment(config)))
 
