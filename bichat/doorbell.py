@@ -15,7 +15,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-LOG, REPLIES = "bichat:log", "bichat:replies"
+LOG, REPLIES, PROMPTS = "bichat:log", "bichat:replies", "bichat:prompts"
 _LONGEST_WAIT = 2.0
 """Seconds between two tries to reach Redis, at most."""
 
@@ -66,6 +66,10 @@ class Doorbell:
     def replies(self) -> None:
         """Tells workers that the queue has changed."""
         self._say({REPLIES: "{}"})
+
+    def prompts(self) -> None:
+        """Tells workers that some prompt has changed."""
+        self._say({PROMPTS: "{}"})
 
     def ear(self) -> Ear:
         """One more follower of the log, rung at once: something may have happened before it came."""

@@ -7,7 +7,7 @@ was appended, and what was said after the question being answered is left out.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from itertools import groupby, takewhile
 from typing import Any, Protocol
 from uuid import UUID
@@ -16,20 +16,12 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from bichat import prompts
 from bichat.events.dialogue import FunctionCalled, FunctionReturned, MessageAdded, ReplyStarted, TextErased
 from bichat.events.envelope import Event, Fact
 from bichat.events.function import FunctionDescribed, stream_of
 from bichat.model import ChatMessage, ChatRequest, Named, ToolCall
-
-PROMPTS = {
-    ("built-in", 1): (
-        "You are the assistant of a team that works with its company's data. Answer in the language of the"
-        " question, plainly and briefly. Say so when you do not know; never make up figures."
-    ),
-}
-"""By name and version; a version is never edited, for the log says which one the model was shown."""
-
-PROMPT = ("built-in", 1)
+from bichat.prompts import Log
 
 ROUNDS = 8
 """Calls to the model in one attempt; in the last it has to answer."""
@@ -42,15 +34,6 @@ _SAID_OR_ERASED = ("MessageAdded", "TextErased")
 
 Unit = tuple[MessageAdded, ...]
 """What is shown whole or not at all: a question with its answer, or a message of its own."""
-
-
-class Log(Protocol):
-    """The part of the ledger that is needed here."""
-
-    def read(  # noqa: D102 - the ledger's
-        self, stream_id: UUID, *, after: int = 0, upto: int | None = None, limit: int | None = None,
-        desc: bool = False, kinds: Sequence[str] = (),
-    ) -> list[Event]: ...  # fmt: skip
 
 
 class Place(Struct, frozen=True):
@@ -66,17 +49,19 @@ class Place(Struct, frozen=True):
 def rebuild(log: Log, dialogue_id: UUID, question: int, started: ReplyStarted) -> ChatRequest:
     """The request that `started` says was made, out of the log as it stood then: the same bytes."""
     place = Place(dialogue_id, question, started.shown.as_of)
-    asked = log.read(dialogue_id, after=question - 1, limit=1)[0]
-    tools = functions(log, asked.tenant_id, started.shown.functions)
-    return showing(started, shown_messages(log, place, started.shown.messages), tools)
+    [asked] = log.read(dialogue_id, after=question - 1, upto=question, limit=1, kinds=_SAID)
+    return showing(log, asked.tenant_id, started, shown_messages(log, place, started.shown.messages))
 
 
-def showing(
-    started: ReplyStarted, said: Iterable[MessageAdded], tools: tuple[dict[str, Any], ...] = ()
-) -> ChatRequest:
-    """The request that `started` says was made, of the messages that it showed."""
-    prompt = ChatMessage("system", PROMPTS[started.shown.prompt, started.shown.prompt_version])
-    return request(started, (prompt, *map(message, said)), tools)
+def showing(log: Log, tenant_id: UUID, started: ReplyStarted, said: Iterable[MessageAdded]) -> ChatRequest:
+    """The request that `started` says was made, of the messages that it showed.
+
+    Raises `EventUnreadable` when the log has not what it names, and what the log raises.
+    """
+    shown = started.shown
+    text = prompts.text_of(log, tenant_id, shown.prompt, shown.prompt_version)
+    tools = functions(log, tenant_id, shown.functions)
+    return request(started, (ChatMessage("system", text), *map(message, said)), tools)
 
 
 def functions(log: Log, tenant_id: UUID, digests: Iterable[str]) -> tuple[dict[str, Any], ...]:

@@ -143,7 +143,7 @@ class Auditor:
         assert isinstance(start.fact, ReplyStarted)  # noqa: S101
         asked = log.question(begun.stream_id, start.fact.message_id, start.version)
         keys = self._keys.generations(self._tenant_id, begun.fact.user_id)
-        return rebuilt(log, begun.stream_id, asked, start.fact, keys)
+        return rebuilt(log, begun, asked, start.fact, keys)
 
     async def _first(self, stream_id: UUID) -> StoredRow:
         """Its first event; raises `NotFound` for what is another tenant's, no dialogue, or nothing at all."""

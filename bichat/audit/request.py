@@ -97,13 +97,16 @@ def _range(log: Opened, dialogue_id: UUID, attempt: Attempt) -> ShownRange:
 
 
 def rebuilt(
-    log: Opened, dialogue_id: UUID, question: int, started: ReplyStarted, keys: Iterable[PersonKey]
+    log: Opened, begun: Event, question: int, started: ReplyStarted, keys: Iterable[PersonKey]
 ) -> Rebuilt:
-    """The request of an attempt, compared by digest under whichever of the person's keys was used then."""
-    said = shown_messages(log, Place(dialogue_id, question, started.shown.as_of), started.shown.messages)
+    """The request of an attempt, compared by digest under whichever of the person's keys was used then.
+
+    `begun`: the first event of the dialogue.
+    """
+    said = shown_messages(log, Place(begun.stream_id, question, started.shown.as_of), started.shown.messages)
     if any(one.content is None for one in said):
         return Rebuilt(digest="erased", request=None)
-    request = showing(started, said)
+    request = showing(log, begun.tenant_id, started, said)
     sent = canonical(request)
     digests = (key.digest("request", sent).hex() for key in keys)
     same = any(hmac.compare_digest(digest, started.request_digest) for digest in digests)

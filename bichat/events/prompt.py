@@ -15,6 +15,9 @@ from msgspec import Struct
 
 from bichat.events.envelope import Event, Fact, Subject, fact
 
+SYSTEM = "system"
+"""The prompt that models are shown before every dialogue, as it is: no template."""
+
 _NAMES = UUID("0b0f6c5e-8f0e-5c07-9a57-1d6a3d5f2c02")
 """Under which the ids of prompts' streams are made; final."""
 

@@ -10,7 +10,8 @@ from msgspec import Struct
 from bichat.errors.model import ContextTooLong, QuestionErased
 from bichat.events.dialogue import MessageAdded, Shown
 from bichat.model import ChatMessage
-from bichat.shown import PROMPT, PROMPTS, Log, Place, Unit, in_order, message, reading
+from bichat.prompts import BUILT_IN, Log, Prompt
+from bichat.shown import Place, Unit, in_order, message, reading
 from bichat.tokens import count
 
 OVERHEAD = 4
@@ -32,28 +33,31 @@ class Context(Struct, frozen=True):
             raise ContextTooLong(tokens=self.tokens, budget=self.budget)
 
 
-def build(log: Log, place: Place, unanswered: Collection[UUID], budget: int) -> Context:
+def build(
+    log: Log, place: Place, unanswered: Collection[UUID], budget: int, prompt: Prompt = BUILT_IN
+) -> Context:
     """The newest units that fit `budget` tokens with the prompt; the question is always among them.
 
     `unanswered` are the questions that have no answer as of then: nobody looks for theirs. Raises
     `QuestionErased` when the question has no text any more.
     """
-    prompt = ChatMessage("system", PROMPTS[PROMPT])
-    tokens, units = _cost([prompt]), list[Unit]()
+    first = ChatMessage("system", prompt.text)
+    tokens, units = cost([first]), list[Unit]()
     for unit in reading(log, place, unanswered):
         if any(said.content is None for said in unit):
             break  # its key is gone: from here back, as before an erasure that the log tells of
-        cost = _cost(map(message, unit))
-        if units and tokens + cost > budget:
+        needed = cost(map(message, unit))
+        if units and tokens + needed > budget:
             break
         units.append(unit)
-        tokens += cost
+        tokens += needed
     if not units:
         raise QuestionErased()
     said = in_order(units)
-    shown = Shown(as_of=place.as_of, messages=len(said), prompt=PROMPT[0], prompt_version=PROMPT[1])
-    return Context(units[0][0], (prompt, *map(message, said)), shown, tokens, budget)
+    shown = Shown(as_of=place.as_of, messages=len(said), prompt=prompt.name, prompt_version=prompt.version)
+    return Context(units[0][0], (first, *map(message, said)), shown, tokens, budget)
 
 
-def _cost(messages: Iterable[ChatMessage]) -> int:
+def cost(messages: Iterable[ChatMessage]) -> int:
+    """About how many tokens messages take."""
     return sum(OVERHEAD + count(message.content) + count(message.name) for message in messages)

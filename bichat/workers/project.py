@@ -108,4 +108,6 @@ def told(build: Build, doorbell: Doorbell) -> Callable[[Sequence[Event]], None]:
             return lambda events: doorbell.projected({e.stream_id: e.version for e in events})
         case "replies":
             return lambda events: doorbell.replies()
+        case "prompts":
+            return lambda events: doorbell.prompts()
     return lambda events: None

@@ -21,7 +21,8 @@ from bichat.events.dialogue import (
 )
 from bichat.events.envelope import Event, Fact
 from bichat.model import ChatMessage, canonical
-from bichat.shown import PROMPT, PROMPTS, Place, rebuild, request
+from bichat.prompts import PROMPT, PROMPTS
+from bichat.shown import Place, rebuild, request
 from bichat.tokens import count
 from bichat.workers.context import OVERHEAD, Context, build
 from tests.examples import DIALOGUE, events
