@@ -12,6 +12,7 @@ import httpx
 import pytest
 from msgspec import Struct
 
+from bichat import tls
 from bichat.api.app import Parts, create_app
 from bichat.api.server import listen, server
 from bichat.commands.execute import Executor
@@ -19,6 +20,8 @@ from bichat.config import Config
 from bichat.deltas import Deltas
 from bichat.doorbell import Doorbell
 from bichat.events.feed import Feed
+from bichat.model.embedders import Embedders
+from bichat.projections.finding import Search
 from bichat.projections.reads import Reads
 from bichat.workers import project
 from tests.api.tokens import SECRET, token
@@ -53,11 +56,14 @@ def served(config: Config, *, reads_from: str | None = None) -> Iterator[Api]:
         stop = threading.Event()
         _thread(stack, project.run, config.database_url, Feed(ledger.keys), doorbell, stop)
         stack.callback(stop.set)
-        parts = Parts(config, executor, Reads(reads_from or config.database_url), Deltas(config.redis_url))
-        running, socket = server(create_app(parts)), listen("127.0.0.1", 0)
+        reads = Reads(reads_from or config.database_url)
+        search = Search(reads, Embedders(config))
+        parts = Parts(config, executor, reads, Deltas(config.redis_url), search)
+        running, socket = server(create_app(parts), tls.serving(config)), listen("127.0.0.1", 0)
         _thread(stack, running.run, [socket])
         stack.callback(setattr, running, "should_exit", True)
-        yield Api(f"http://127.0.0.1:{socket.getsockname()[1]}", config.redis_url, executor, parts.reads)
+        scheme = "https" if config.serves_https else "http"
+        yield Api(f"{scheme}://127.0.0.1:{socket.getsockname()[1]}", config.redis_url, executor, parts.reads)
 
 
 def _thread(stack: ExitStack, run: Callable[..., object], *args: object) -> None:
