@@ -218,6 +218,7 @@ def serve(environ: dict[str, str], llmock: LLMock, tmp_path: Path) -> Iterator[S
         "BICHAT_PORT": str(free_port()),
         "OPENAI_BASE_URL": llmock.base_url("openai"),
         "OPENAI_API_KEY": "x",
+        "BICHAT_AUTO_LABEL": "off",
     }
     serving = Serve(settings, tmp_path / "serve.log")
     try:

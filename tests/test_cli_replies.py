@@ -144,6 +144,7 @@ def test_the_table_says_who_works_on_it_and_what_is_parked_and_no_message(
         "user",
         "state",
         "age",
+        "schedule",
         "attempts",
         "last",
         "error",

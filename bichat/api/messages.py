@@ -8,6 +8,7 @@ from uuid import UUID
 from litestar import Response, Router, get, post
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import UNSET, Meta, Struct
+from msgspec.structs import replace
 
 from bichat.api import answers, asking, reading
 from bichat.api.call import Call, mint
@@ -73,7 +74,7 @@ async def retry(request: Call, dialogue_id: FromPath[UUID], message_id: FromPath
 
 
 def _said(request: Call, data: NewMessages) -> tuple[NewMessage, ...]:
-    asked = asking.asked(data)
+    asked = replace(asking.asked(data), schedule=data.schedule)
     if data.messages is UNSET:
         if data.content is UNSET:
             raise Invalid(field="content", reason="is required, or messages")

@@ -20,7 +20,8 @@ from bichat.projections.standing import Standing, State, Waiting, Watches
 
 BUILD = ("read_model", "version", "build")
 STATES: tuple[State, ...] = get_args(State)
-STATUSES = ("waiting", "running", "failed", "cancelled")
+STATUSES = ("waiting", "running", "failed", "cancelled", "off_peak")
+"""The last: waiting too, but for the quiet hours."""
 POOL = (
     ("max", "pool_max", "Connections for reading that this API may have."),
     ("size", "pool_size", "Connections that it has."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -40,7 +41,8 @@ class Unanswered(Struct, frozen=True, kw_only=True):
     """A question without an answer; `tries` counts the attempts since it was asked or queued again.
 
     `worked_on` says whether a worker has it in hand now. With `parked_at` its dialogue waits for a fix
-    since then, and the rest is how it stood before.
+    since then, and the rest is how it stood before. What was asked for the quiet hours waits
+    until `waits_until`, if they are not now.
     """
 
     message_id: UUID
@@ -51,6 +53,8 @@ class Unanswered(Struct, frozen=True, kw_only=True):
     updated_at: Time
     attempts: int
     tries: int
+    off_peak: bool
+    waits_until: Time | None
     worked_on: bool
     parked_at: Time | None
     last_error: LastError | None
@@ -81,10 +85,18 @@ async def replies(
         found = await unanswered.page(connection, tenant_id, states, after=place, limit=limit + 1)
     listed = found[:limit]
     following = cursor.write((listed[-1].position,)) if len(found) > limit else None
-    return Questions(data=[_shown(one) for one in listed], next=following)
+    opens = _opens(request)
+    return Questions(data=[_shown(one, opens) for one in listed], next=following)
 
 
-def _shown(one: unanswered.Unanswered) -> Unanswered:
+def _opens(request: Call) -> datetime | None:
+    """When the quiet hours begin, unless these are."""
+    now = datetime.now(UTC)
+    opens = request.parts.config.bichat_off_peak.next_open(now)
+    return opens if opens > now else None
+
+
+def _shown(one: unanswered.Unanswered, opens: datetime | None) -> Unanswered:
     return Unanswered(
         message_id=one.message_id,
         dialogue_id=one.dialogue_id,
@@ -94,6 +106,8 @@ def _shown(one: unanswered.Unanswered) -> Unanswered:
         updated_at=one.updated_at,
         attempts=one.attempts,
         tries=one.tries,
+        off_peak=one.off_peak,
+        waits_until=opens if one.off_peak and one.state == "waiting" else None,
         worked_on=one.holder is not None,
         parked_at=one.parked_at,
         last_error=LastError(code=one.code, detail=one.plain_detail) if one.code else None,

@@ -66,7 +66,7 @@ class NewMessages(Settings, forbid_unknown_fields=True, omit_defaults=True, kw_o
     content: Text | UnsetType = UNSET
     name: Name | None = None
     messages: Annotated[list[GivenMessage], Meta(min_length=1, max_length=100)] | UnsetType = UNSET
-    schedule: Literal["now"] = "now"
+    schedule: Literal["now", "off_peak"] = "now"
 
 
 class NewLabel(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):

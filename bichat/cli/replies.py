@@ -60,6 +60,7 @@ def _line(one: Unanswered, now: datetime) -> dict[str, Any]:
         "user": one.user_id,
         "state": one.state,
         "age": _age(now - one.asked_at),
+        "schedule": "off_peak" if one.off_peak else "now",
         "attempts": one.attempts,
         "last error": _error(one),
         "worker": one.holder,

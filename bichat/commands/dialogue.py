@@ -60,7 +60,7 @@ class RenameDialogue(DialogueCommand, frozen=True, kw_only=True):
 
 
 class LabelDialogue(DialogueCommand, frozen=True, kw_only=True):
-    """Gives the dialogue the label that a model made, unless it has one, or is put away."""
+    """Gives the dialogue the label that a model made, unless it has one, is put away or was forgotten."""
 
     label: str
     model: str
@@ -140,7 +140,7 @@ def change(state: DialogueState, command: Command) -> Facts:  # noqa: PLR0911, P
             return [*_ended(state), TextErased()] if state.has_text else []
         case LabelDialogue(label=label, model=model, usage=usage):
             labelled = DialogueLabelled(label=label, model=model, usage=usage)
-            return [] if state.labelled or state.lifecycle != "active" else [labelled]
+            return [labelled] if state.wants_label else []
         case ArchiveIdleDialogue():
             busy = any(q.status in ("waiting", "running") for q in state.unanswered.values())
             return [] if busy or state.lifecycle != "active" else [DialogueArchived()]

@@ -70,6 +70,11 @@ class DialogueState(Struct, frozen=True, kw_only=True):
     fold_version: ClassVar[int] = 3
 
     @property
+    def wants_label(self) -> bool:
+        """Whether a model may give it a label: not of text that is to be forgotten, nor of what is put away."""
+        return self.lifecycle == "active" and not self.labelled and not self.erased
+
+    @property
     def owner(self) -> str:
         """What is said in a dialogue is its person's, whoever says it."""
         return self.user_id

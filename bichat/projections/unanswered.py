@@ -50,6 +50,8 @@ class Unanswered(Struct, frozen=True, kw_only=True):
     attempts: int
     tries: int
     """Attempts since it was asked or queued again."""
+    off_peak: bool
+    """Asked for the quiet hours."""
     code: str | None
     """Of the last failure, as is `detail`."""
     detail: str | None

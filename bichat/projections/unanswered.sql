@@ -3,7 +3,7 @@
 -- name: page
 -- For who reads as one tenant, the policy on the table finds the index.
 select r.message_id, r.dialogue_id, r.tenant_id, r.user_id, r.position, r.status as state, r.asked_at,
-       r.updated_at, r.attempt as attempts, r.tries, r.code, r.detail, l.holder, p.parked_at
+       r.updated_at, r.attempt as attempts, r.tries, r.off_peak, r.code, r.detail, l.holder, p.parked_at
 from bichat.replies_vN r
 left join bichat.reply_leases l
     on l.message_id = r.message_id and l.holder <> '' and l.expires_at > clock_timestamp()

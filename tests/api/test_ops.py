@@ -83,7 +83,8 @@ def test_what_is_unanswered_is_listed_with_how_it_stands(
     del one["asked_at"], one["updated_at"]
     assert one == {
         "message_id": str(failed[1]), "dialogue_id": str(failed[0]), "user_id": "anna", "state": "failed",
-        "attempts": 1, "tries": 1, "worked_on": False, "parked_at": None,
+        "attempts": 1, "tries": 1, "off_peak": False, "waits_until": None, "worked_on": False,
+        "parked_at": None,
         "last_error": {"code": "model_cut_off", "detail": None},
     }  # fmt: skip
     assert found[waiting[1]]["last_error"] is None

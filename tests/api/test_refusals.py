@@ -64,7 +64,6 @@ MESSAGES: dict[str, tuple[Any, str]] = {
         "messages[0].content",
     ),
     "a schedule": ({"content": "a", "schedule": "later"}, "schedule"),
-    "a schedule that is not kept yet": ({"content": "a", "schedule": "off_peak"}, "schedule"),
     "a name of two lines": ({"content": "a", "name": "a\r\n"}, "name"),
 }
 
