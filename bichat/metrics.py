@@ -63,6 +63,10 @@ CALLS = Histogram(
 FIRST_WORDS = Histogram(
     "bichat_model_first_word_seconds", "From a call to its first word.", ["model"], buckets=_LONG
 )
+FUNCTIONS = Histogram(
+    "bichat_function_duration_seconds", "Calls of functions by models.", ["function", "outcome"],
+    buckets=_SHORT,
+)  # fmt: skip
 TOKENS = Counter("bichat_model_tokens_total", "Tokens, as the log accounts for them.", ["model", "kind"])
 
 EVENTS = Counter(
@@ -135,6 +139,11 @@ def batch(commands: int, waiting: int) -> None:
     if commands:
         BATCHES.observe(commands)
     QUEUE.set(waiting)
+
+
+def function(name: str, seconds: float, *, failed: bool) -> None:
+    """A function that a model called has come back."""
+    FUNCTIONS.labels(name, "failed" if failed else "done").observe(seconds)
 
 
 _configured: set[str] = set()

@@ -92,7 +92,7 @@ def test_lines_of_a_story_say_whose_they_are_and_nothing_that_was_said(
     assert not any("tenant_id" in line or "dialogue_id" in line for line in unknown)
     assert "dialogue_id" not in requests["GET", "/v1/dialogues/{dialogue_id}", 400]
 
-    turns = [line for line in lines if line["logger"] == "bichat.workers.turn"]
+    turns = [line for line in lines if line["logger"] == "bichat.workers.record"]
     assert [line["message"] for line in turns if line["dialogue_id"] == dialogue_id] == [
         f"{command}, attempt 1" for command in ("StartReply", "CompleteReply", "StartReply", "FailReply")
     ]

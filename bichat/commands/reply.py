@@ -116,9 +116,9 @@ def decide_reply(state: DialogueState, command: WorkerCommand) -> Facts:  # noqa
         return _late(question, command, erased=question.version < state.erased)
     match command:
         case CallFunctions():
-            return list(_calls(command))
+            return list(called(command))
         case ReturnFunction():
-            return [_returned(command)]
+            return [returned(command)]
         case CompleteReply():
             return [_answer(command)]
         case FailReply(final=False) if question.cancel_requested:
@@ -174,7 +174,8 @@ def _given_up(question: Question, command: GiveUpReply) -> ReplyFailed | ReplyCa
     )
 
 
-def _calls(command: CallFunctions) -> Iterator[FunctionCalled]:
+def called(command: CallFunctions) -> Iterator[FunctionCalled]:
+    """The facts that it leads to, if it does."""
     for n, call in enumerate(command.calls):
         yield FunctionCalled(
             id=call.id, message_id=command.message_id, attempt=command.attempt, round=command.round,
@@ -182,7 +183,8 @@ def _calls(command: CallFunctions) -> Iterator[FunctionCalled]:
         )  # fmt: skip
 
 
-def _returned(command: ReturnFunction) -> FunctionReturned:
+def returned(command: ReturnFunction) -> FunctionReturned:
+    """The fact that it leads to, if it does."""
     return FunctionReturned(
         id=command.id, message_id=command.message_id, attempt=command.attempt, call_id=command.call_id,
         name=command.name, result=command.result, failed=command.failed,

@@ -18,6 +18,8 @@ from bichat.errors.unusable import WrongSetting
 DEFAULT_MODEL = "gpt-4.1-mini"
 """Asked when neither a model is configured nor the small one comes along."""
 
+DEFAULT_CONTEXT_TOKENS = 8_000
+
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of one process; the field's upper-case name is the variable's.
@@ -29,6 +31,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     database_url: str | None = None
     keys_database_url: str | None = None
     redis_url: str | None = None
+    analytics_database_url: str | None = None
+    """The business database, as a role that can only read it; `{tenant}` in it stands for the tenant's id."""
     openai_api_key: str | None = None
     openai_base_url: str | None = None
 
@@ -56,6 +60,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     bichat_context_tokens: int | None = None
     """Tokens of prompt and history that the model is shown; `None`: 8,000, or what fits the small one."""
     bichat_max_message_chars: int = 32_000
+    bichat_functions: bool = True
+    """Whether models are offered functions; the small one never is."""
     bichat_auto_label: bool = True
     """Whether the model gives a dialogue without a label one, after an answer."""
     bichat_off_peak: OffPeak = NIGHT
@@ -103,6 +109,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def serves_https(self) -> bool:
         """Whether the API has a certificate."""
         return self.bichat_tls_cert is not None
+
+    @property
+    def context_tokens(self) -> int:
+        """Tokens of prompt and history that the model is shown."""
+        return self.bichat_context_tokens or DEFAULT_CONTEXT_TOKENS
 
     @property
     def brings_postgres(self) -> bool:
@@ -179,6 +190,7 @@ def _written(value: object) -> str:
 _READERS: dict[str, Callable[[str, str], object]] = {
     "database_url": values.url("postgresql", "postgres"),
     "keys_database_url": values.url("postgresql", "postgres"),
+    "analytics_database_url": values.url("postgresql", "postgres"),
     "redis_url": values.url("redis", "rediss", "unix"),
     "openai_base_url": values.url("http", "https"),
     "bichat_data_dir": lambda name, text: Path(values.text(name, text)),
@@ -192,6 +204,7 @@ _READERS: dict[str, Callable[[str, str], object]] = {
     "bichat_embedding_model": values.name,
     "bichat_context_tokens": values.whole_number(64, 10_000_000),
     "bichat_max_message_chars": values.whole_number(1, 1_000_000),
+    "bichat_functions": values.on_off,
     "bichat_auto_label": values.on_off,
     "bichat_off_peak": off_peak,
     "bichat_off_peak_concurrency": values.whole_number(1, 1_000),

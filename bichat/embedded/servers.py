@@ -134,4 +134,5 @@ def _filled(config: Config, urls: dict[str, str]) -> Config:
     if "openai_base_url" in wanted:
         tokens = config.bichat_context_tokens or CONTEXT_TOKENS
         wanted |= {"openai_api_key": "local", "bichat_model": MODEL, "bichat_context_tokens": tokens}
+        wanted |= {"bichat_functions": False}  # it would not know how to call one
     return msgspec.structs.replace(config, **wanted)

@@ -7,12 +7,23 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from bichat.errors.model import ContextTooLong, ModelError, ModelRefused, WorkerLost, WorkerStopped
+from bichat.errors.model import (
+    ContextTooLong,
+    FunctionsRefused,
+    ModelError,
+    ModelRefused,
+    RoundsExhausted,
+    WorkerLost,
+    WorkerStopped,
+)
 from bichat.events.dialogue import ReplyFailed, ReplyRequeued, ReplyStarted
 from bichat.events.envelope import Event
 
 TRIES = (4, 2)
 """Attempts that may fail, on the model and on the fallback model."""
+
+_NOT_AGAIN = {ModelRefused.code, RoundsExhausted.code}
+"""After these a model is not asked again: it would say the same, or cost as much."""
 
 SILENT = 10
 """Attempts that may end without a word from their worker, before it is taken for the question's fault."""
@@ -61,14 +72,14 @@ def next_model(before: Sequence[Tried], models: Sequence[str]) -> str | None:
         failed = [
             one.code for one in before if one.model == model and one.code not in ("", WorkerStopped.code)
         ]
-        if len(failed) < tries and ModelRefused.code not in failed:
+        if len(failed) < tries and not _NOT_AGAIN.intersection(failed):
             return model
     return None
 
 
 def wait(before: Sequence[Tried], model: str, error: ModelError) -> float:
     """Seconds until the attempt after `before`, which ended in `error`; Retry-After counts, within reason."""
-    if isinstance(error, WorkerStopped) or before[-1].model != model:
+    if isinstance(error, WorkerStopped | FunctionsRefused) or before[-1].model != model:
         return 0.0
     failed = sum(bool(one.code) and one.model == model for one in before)
     grown: float = FIRST_WAIT * 2 ** (failed - 1)

@@ -1,31 +1,28 @@
-"""Listening to the model for one attempt: its words, how it ended, and what it cost, whatever happens."""
+"""Listening to the model for one round: its words, its calls, how it ended, and what it cost, in any case."""
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any
 
+import msgspec
+
 from bichat import tracing
-from bichat.errors.model import ModelError, ModelRefused, ModelUnavailable
+from bichat.errors.model import FunctionsRefused, ModelRefused, ModelUnavailable
 from bichat.events.dialogue import Usage
-from bichat.model import ChatRequest, Chunk, Model
+from bichat.model import ChatRequest, Chunk, Model, ToolCall
 from bichat.tokens import count
-from bichat.workers.speaker import Speaker
-
-
-class NotWanted(Exception):
-    """Nobody waits for this reply any more: it was cancelled, or its question has ended otherwise."""
+from bichat.workers.context import cost
 
 
 class Listening:
-    """One call to the model; `interrupt` stops it from outside, and what was heard by then is kept."""
+    """One call to the model; what was heard is kept, however it ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, request: ChatRequest) -> None:
+        self._request = request
         self._words: list[str] = []
         self._end = Chunk()
-        self._task: asyncio.Task[None] | None = None
-        self._reason: NotWanted | ModelError | None = None
         self._reached = False
 
     @property
@@ -34,12 +31,17 @@ class Listening:
         return "".join(self._words)
 
     @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        """The functions that it wants to be called."""
+        return self._end.calls
+
+    @property
     def finish_reason(self) -> str:
-        """Why the answer ended there; empty before it has."""
+        """Why it ended there; empty before it has."""
         return self._end.finish
 
-    def usage(self, prompt_tokens: int) -> Usage:
-        """As the server counted; else estimated, with `prompt_tokens`, unless the model was never reached."""
+    def usage(self) -> Usage:
+        """As the server counted; else estimated, unless the model was never reached."""
         told = self._end.usage
         if told:
             return Usage(
@@ -49,49 +51,36 @@ class Listening:
             )
         if not self._reached:
             return Usage()
-        said = count(self.text)
-        total = prompt_tokens + said
-        return Usage(prompt_tokens=prompt_tokens, completion_tokens=said, total_tokens=total)
+        shown, said = tokens(self._request), count(self.text)
+        said += sum(count(call.function.arguments) for call in self.calls)
+        return Usage(prompt_tokens=shown, completion_tokens=said, total_tokens=shown + said)
 
-    def interrupt(self, reason: NotWanted | ModelError) -> None:
-        """Ends the call with `reason`; too late once the model has finished."""
-        self._reason = self._reason or reason
-        if self._task:
-            self._task.cancel()
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether somebody did."""
-        return self._reason is not None
-
-    async def hear(self, model: Model, request: ChatRequest, speaker: Speaker) -> None:
-        """Returns when the answer is whole; raises `ModelError` or `NotWanted`."""
-        if self._reason:
-            raise self._reason
-        self._task = asyncio.create_task(self._hear(model, request, speaker))
-        try:
-            await self._task
-        except asyncio.CancelledError:
-            if self._reason:
-                raise self._reason from None
-            raise
-
-    async def _hear(self, model: Model, request: ChatRequest, speaker: Speaker) -> None:
+    async def hear(self, model: Model, say: Callable[[str], None]) -> None:
+        """Returns when the answer is whole, or the calls are; raises `ModelError`."""
         self._reached = True
-        with tracing.span(f"chat {request.model}", "client") as span:
+        with tracing.span(f"chat {self._request.model}", "client") as span:
             try:
-                async with aclosing(model.stream(request)) as chunks:
+                async with aclosing(model.stream(self._request)) as chunks:
                     async for chunk in chunks:
                         if chunk.text:
                             self._words.append(chunk.text)
-                            speaker.add(chunk.text)
+                            say(chunk.text)
                         self._end = chunk
-            except (ModelUnavailable, ModelRefused):
+            except (ModelUnavailable, ModelRefused, FunctionsRefused):
                 self._reached = bool(self._words)
                 raise
             finally:
                 if span:
-                    span.set_attributes(_call(request, self._end))
+                    span.set_attributes(_call(self._request, self._end))
+
+
+def tokens(request: ChatRequest) -> int:
+    """About how many the model reads."""
+    shown = [
+        msgspec.json.encode(message.tool_calls).decode() for message in request.messages if message.tool_calls
+    ]
+    shown += [msgspec.json.encode(request.tools).decode()] if request.tools else []
+    return cost(request.messages) + sum(map(count, shown))
 
 
 def _call(request: ChatRequest, end: Chunk) -> dict[str, Any]:

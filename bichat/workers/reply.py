@@ -9,6 +9,7 @@ import secrets
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from uuid import UUID
 
 import psycopg
@@ -26,9 +27,13 @@ from bichat.projections import replies
 from bichat.tokens import count
 from bichat.workers import parked
 from bichat.workers.attempts import LONGEST_WAIT
+from bichat.workers.calling import NotWanted
+from bichat.workers.functions.toolbox import Toolbox
+from bichat.workers.kit import Kit
+from bichat.workers.labels import Labels
 from bichat.workers.life import LOOKED, Life
-from bichat.workers.listening import NotWanted
-from bichat.workers.turn import Kit, Turn
+from bichat.workers.prompts import Prompts
+from bichat.workers.turn import Turn
 
 DEFAULT_BUDGET = 8_000
 """Tokens of prompt and history."""
@@ -53,28 +58,34 @@ class ReplyWorker:
 
     def __init__(
         self, config: Config, ledger: Ledger, executor: Executor, model: Model, deltas: Deltas,
-        *, concurrency: int = 8,
+        *, toolbox: Toolbox | None = None, concurrency: int = 8,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:  # fmt: skip
-        """Opens nothing yet."""
+        """Opens nothing yet; what is asked for the quiet hours, by `clock`, is beside `concurrency`."""
         names = (config.bichat_model or DEFAULT_MODEL, config.bichat_fallback_model)
         self._kit = Kit(
-            executor=executor, ledger=ledger, model=model, deltas=deltas,
+            executor=executor, ledger=ledger, model=model, deltas=deltas, toolbox=toolbox or Toolbox(()),
+            prompts=Prompts(ledger),
             models=tuple(name for name in names if name),
             budget=config.bichat_context_tokens or DEFAULT_BUDGET,
+            quiet=lambda: config.bichat_off_peak.open_at(clock()),
         )  # fmt: skip
         metrics.configured(self._kit.models)
+        self._auto_label = config.bichat_auto_label
         # Leases are held under this name, so it must be this worker's alone.
         self._name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
-        self._concurrency = concurrency
+        self._concurrency, self._off_peak = concurrency, config.bichat_off_peak_concurrency
         self._pool = AsyncConnectionPool(
             config.database_url or "", min_size=1, max_size=3, open=False, timeout=5,
             kwargs={"autocommit": True, "application_name": "bichat worker", "connect_timeout": 5},
             configure=_hurry,
         )  # fmt: skip
+        self._labels = Labels(self._kit, self._name)
         self._life = Life(config.database_url or "", self._name)
         self._parked = parked.ParkedQuestions(ledger, executor, self._pool, self._name)
         self._turns: dict[UUID, Turn] = {}
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], bool] = {}
+        """And whether it takes one of the places for what was asked for the quiet hours."""
         self._rung = asyncio.Event()
         self._reachable, self._stopping = True, False
 
@@ -110,22 +121,27 @@ class ReplyWorker:
     # --- the loops ----------------------------------------------------------------------------------
 
     async def _claim(self) -> None:
-        free = self._concurrency - len(self._turns)
-        if not free:
-            return
-        async with self._pool.connection() as connection:
-            claims = await replies.claim(connection, self._name, free, LEASE)
-        for claim in claims:
-            if claim.message_id in self._turns:
-                continue  # its lease ran out while the database was away, and is ours again
-            turn = Turn(self._kit, claim, self._name)
-            self._turns[claim.message_id] = turn
-            with logs.about(
-                tenant_id=claim.tenant_id, dialogue_id=claim.dialogue_id, message_id=claim.message_id
-            ):
-                task = asyncio.create_task(self._take(turn, claim.message_id))
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+        off_peak = sum(self._running.values())
+        free = self._concurrency - len(self._running) + off_peak
+        later = self._off_peak - off_peak if self._kit.quiet() else 0
+        for places, waits in ((free, False), (later, True)):
+            if places > 0:
+                async with self._pool.connection() as connection:
+                    claims = await replies.claim(connection, self._name, places, LEASE, later=waits)
+                for claim in claims:
+                    self._begin(claim)
+
+    def _begin(self, claim: replies.Claim) -> None:
+        if claim.message_id in self._turns:
+            return  # its lease ran out while the database was away, and is ours again
+        turn = Turn(self._kit, claim, self._name)
+        self._turns[claim.message_id] = turn
+        with logs.about(
+            tenant_id=claim.tenant_id, dialogue_id=claim.dialogue_id, message_id=claim.message_id
+        ):
+            task = asyncio.create_task(self._take(turn, claim))
+        self._running[task] = claim.off_peak
+        task.add_done_callback(self._running.pop)
 
     async def _live(self) -> None:
         with suppress(psycopg.Error, OSError):  # the other loops say so; this one keeps its pace
@@ -180,7 +196,13 @@ class ReplyWorker:
 
     # --- one turn -----------------------------------------------------------------------------------
 
-    async def _take(self, turn: Turn, message_id: UUID) -> None:
+    async def _take(self, turn: Turn, claim: replies.Claim) -> None:
+        await self._answer(turn, claim.message_id)
+        if self._auto_label:
+            await self._labels.give(claim)  # in the same place, so that labels cannot pile up
+        self._rung.set()
+
+    async def _answer(self, turn: Turn, message_id: UUID) -> None:
         wait = LONGEST_WAIT
         try:
             wait = await turn.run()
@@ -206,6 +228,7 @@ class ReplyWorker:
             turn.give_up()
         if self._running:
             await asyncio.wait(self._running, timeout=GRACE)
+        self._labels.stop()
         for turn in self._turns.values():
             turn.interrupt(WorkerStopped())
         if self._running:

@@ -16,7 +16,10 @@ from bichat.events.dialogue_state import DialogueState
 from bichat.events.ledger import Ledger, Stream
 from bichat.model import Model
 from bichat.projections.replies import Claim
-from bichat.workers.turn import Kit, Turn
+from bichat.workers.functions.toolbox import Toolbox
+from bichat.workers.kit import Kit
+from bichat.workers.prompts import Prompts
+from bichat.workers.turn import Turn
 from tests.examples import TENANT
 from tests.workers.world import world
 
@@ -32,12 +35,13 @@ def test_a_reply_that_starts_while_the_log_is_looked_at_is_still_wanted(
             dialogue_id, message_id = await live.ask()
             claim = Claim(
                 message_id=message_id, dialogue_id=dialogue_id, tenant_id=TENANT, user_id="anna", version=2,
-                status="waiting", attempt=0, tries=0, cancel_requested=False,
+                status="waiting", attempt=0, tries=0, cancel_requested=False, off_peak=False,
             )  # fmt: skip
             deltas, model = Deltas(redis_url), Model(live.config, silence=5)
             kit = Kit(
-                executor=live.executor, ledger=live.ledger, model=model, deltas=deltas,
-                models=("first",), budget=1000,
+                executor=live.executor, ledger=live.ledger, model=model, deltas=deltas, toolbox=Toolbox(()),
+                prompts=Prompts(live.ledger),
+                models=("first",), budget=1000, quiet=lambda: True,
             )  # fmt: skip
             turn = Turn(kit, claim, "test")
             load, looked, started = Ledger.load, threading.Event(), threading.Event()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
 from uuid import UUID
 
 from msgspec import Struct
@@ -104,6 +105,7 @@ def world(
     values: dict[str, object] = {
         "database_url": database_url, "redis_url": redis_url, "openai_api_key": "k",
         "openai_base_url": model_url, "bichat_model": "first", "bichat_master_key": MASTER_KEY,
+        "bichat_auto_label": False, "bichat_functions": False,
     }  # fmt: skip
     config = Config(**values | settings)  # type: ignore[arg-type]
     stop = threading.Event()
@@ -123,11 +125,19 @@ def world(
 
 
 @asynccontextmanager
-async def worker(world: World, *, silence: float = 5, concurrency: int = 8) -> AsyncIterator[asyncio.Event]:
+async def worker(
+    world: World,
+    *,
+    silence: float = 5,
+    concurrency: int = 8,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> AsyncIterator[asyncio.Event]:
     """A reply worker in this loop; gives its stop event and stops it in the end."""
     stop = asyncio.Event()
     deltas, model = Deltas(world.config.redis_url or ""), Model(world.config, silence=silence)
-    replying = ReplyWorker(world.config, world.ledger, world.executor, model, deltas, concurrency=concurrency)
+    replying = ReplyWorker(
+        world.config, world.ledger, world.executor, model, deltas, concurrency=concurrency, clock=clock
+    )
     task = asyncio.create_task(replying.run(stop))
     try:
         yield stop

@@ -1,0 +1,180 @@
+"""Connections to the business database: as a role that can only read, one for each query, within limits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+from urllib.parse import quote
+from uuid import UUID
+
+import msgspec
+import psycopg
+from msgspec import Struct
+from psycopg import AsyncConnection, AsyncCursor
+
+from bichat.analytics.guard import checked
+from bichat.analytics.telling import told
+from bichat.errors.functions import BusinessDatabaseUnavailable, FunctionError, QueryFailed, QueryRefused
+from bichat.projections.sql import statement
+
+MOST_ROWS = 200
+MOST_COLUMNS = 100
+"""Postgres' functions take no more arguments."""
+AT_ONCE = 4
+"""Connections of this process."""
+TRUSTED, DOUBTED = 600.0, 30.0
+"""Seconds until a role that was found fit, or unfit, is looked at again."""
+
+log = logging.getLogger(__name__)
+
+
+class Table(Struct, frozen=True, omit_defaults=True):
+    """A table or view that the role may read; `rows` is an estimate."""
+
+    table: str
+    kind: str
+    comment: str | None = None
+    rows: int | None = None
+
+
+class Column(Struct, frozen=True, omit_defaults=True):
+    """A column; `references` is the column of another table that it points to."""
+
+    column: str
+    type: str
+    nullable: bool
+    comment: str | None = None
+    primary_key: bool = False
+    references: str | None = None
+
+
+class Result(Struct, frozen=True):
+    """Rows as arrays, numbers as exact as the database has them; `truncated`: there are more."""
+
+    columns: tuple[str, ...]
+    rows: tuple[msgspec.Raw, ...]
+    truncated: bool
+
+
+class Analytics:
+    """The business database at a URL in which `{tenant}` stands for the tenant's id, if each has a role."""
+
+    def __init__(self, url: str, *, seconds: float = 10.0) -> None:
+        """`seconds`: how long one query may take."""
+        self._url, self._seconds = url, seconds
+        self._places = asyncio.Semaphore(AT_ONCE)
+        self._judged: dict[UUID | None, tuple[float, str]] = {}
+        self._away = float("-inf")
+
+    @property
+    def shared(self) -> bool:
+        """Whether each tenant comes as a role of its own."""
+        return "{tenant}" in self._url
+
+    async def usable(self, tenant_id: UUID) -> bool:
+        """Whether the tenant's role is fit to run what a model wrote; a database that is away may be back."""
+        if self._verdict(tenant_id) is None and time.monotonic() - self._away > DOUBTED:
+            with suppress(FunctionError):
+                async with self._reading(tenant_id):
+                    return True
+        return not self._verdict(tenant_id)
+
+    async def tables(self, tenant_id: UUID) -> list[Table]:
+        """What the tenant may read."""
+        async with self._reading(tenant_id) as cursor:
+            await cursor.execute(_sql("tables"))
+            return [Table(*row) for row in await cursor.fetchall()]
+
+    async def columns(self, tenant_id: UUID, table: str) -> list[Column]:
+        """Of a table that the tenant may read; raises `QueryFailed` when there is none of that name."""
+        async with self._reading(tenant_id) as cursor:
+            await cursor.execute(_sql("columns"), {"table": table})
+            found = [Column(*row) for row in await cursor.fetchall()]
+        if not found:
+            raise QueryFailed(reason="there is no such table; list_tables tells which there are")
+        return found
+
+    async def query(self, tenant_id: UUID, sql: str, room: int) -> Result:
+        """The rows of one SELECT, at most 200 and `room` bytes of them; raises a `FunctionError`."""
+        sql = await asyncio.to_thread(checked, sql)
+        async with self._reading(tenant_id) as cursor:
+            await self._run(cursor, "shape", sql)
+            names = tuple(column.name for column in cursor.description or ())
+            if not 1 <= len(names) <= MOST_COLUMNS:
+                raise QueryRefused(reason=f"it selects {len(names)} columns; from 1 to {MOST_COLUMNS} may be")
+            room -= sum(map(len, names)) + 100
+            columns = ", ".join(f"c{n}" for n in range(len(names)))
+            await self._run(cursor, "rows", sql, columns=columns, room=f"{room}", most=f"{MOST_ROWS + 1}")
+            lines = [line for (line,) in await cursor.fetchall()]
+        whole = lines[: lines.index(None)] if None in lines else lines
+        if lines and not whole:
+            raise QueryFailed(reason=f"its first row alone is over {room} bytes; select less of it")
+        shown = tuple(msgspec.Raw(line) for line in whole[:MOST_ROWS])
+        return Result(names, shown, truncated=len(shown) < len(lines))
+
+    async def _run(self, cursor: AsyncCursor[Any], block: str, sql: str, **names: str) -> None:
+        """Runs a block with the query put in, last: braces in it are its own."""
+        text = _sql(block).decode()
+        for name, value in names.items():
+            text = text.replace(f"{{{name}}}", value)
+        try:
+            # As binary, which makes the server refuse more than one statement whatever the guard has seen.
+            await cursor.execute(text.replace("{query}", sql).encode(), binary=True)
+        except psycopg.Error as error:
+            raise told(error, self._seconds, before=text.index("{query}"), length=len(sql)) from None
+
+    # --- connections ------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _reading(self, tenant_id: UUID) -> AsyncIterator[AsyncCursor[tuple[Any, ...]]]:
+        """A transaction that can only read, on a connection that nobody used before or will after."""
+        url = self._url.replace("{tenant}", quote(str(tenant_id), safe=""))
+        async with self._places:
+            connection = await self._connect(url)
+            try:
+                await connection.set_read_only(True)
+                async with connection.cursor() as cursor:
+                    await cursor.execute(_sql("limits"), {"milliseconds": f"{self._seconds * 1000:.0f}"})
+                    await self._judge(tenant_id, cursor)
+                    yield cursor
+            except psycopg.Error as error:
+                raise told(error, self._seconds) from None
+            finally:
+                await connection.close()
+
+    async def _connect(self, url: str) -> AsyncConnection[tuple[Any, ...]]:
+        try:
+            return await AsyncConnection.connect(url, connect_timeout=5, application_name="bichat functions")
+        except (psycopg.Error, OSError) as error:
+            self._away = time.monotonic()
+            log.warning("the business database cannot be reached: %s", str(error).partition("\n")[0])
+            raise BusinessDatabaseUnavailable() from None
+
+    def _verdict(self, tenant_id: UUID) -> str | None:
+        """Why the role is not fit; empty when it is, `None` when it has to be looked at."""
+        at, reason = self._judged.get(tenant_id if self.shared else None, (float("-inf"), ""))
+        return reason if time.monotonic() - at < (DOUBTED if reason else TRUSTED) else None
+
+    async def _judge(self, tenant_id: UUID, cursor: AsyncCursor[tuple[Any, ...]]) -> None:
+        """Raises `QueryRefused` when this role could do more than read."""
+        reason = self._verdict(tenant_id)
+        if reason is None:
+            await cursor.execute(_sql("too_much"))
+            found = await cursor.fetchone()
+            reason = found[0] if found else ""
+            self._judged[tenant_id if self.shared else None] = (time.monotonic(), reason)
+            if reason:
+                whose = f" of tenant {tenant_id}" if self.shared else ""
+                log.error(
+                    "the business database is not used: its role%s must only read, but %s", whose, reason
+                )
+        if reason:
+            raise QueryRefused(reason="the business database is not set up for it; an operator can tell why")
+
+
+def _sql(block: str) -> bytes:
+    return statement("analytics", block, "bichat.analytics")

@@ -1,0 +1,123 @@
+"""Looks at a query before the business database sees it: one SELECT, of its own tables, of known functions.
+
+This is the second guard. The first is the role that queries run as: what it may not read or write, no
+query can, however it is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+from sqlglot.tokenizer_core import Token, TokenType
+
+from bichat.analytics.allowed import FUNCTIONS, SYNTAX
+from bichat.errors.functions import QueryRefused
+
+LONGEST = 10_000
+"""Characters; the parser's time and depth grow with them."""
+MOST_SERIES = 100_000
+"""Rows of one generate_series: all of them are made, whatever is wanted of them."""
+
+_WRITES = (
+    exp.Insert, exp.Update, exp.Delete, exp.Merge, exp.Create, exp.Drop, exp.Alter, exp.Command, exp.Copy,
+    exp.Set, exp.Grant, exp.TruncateTable,
+)  # fmt: skip
+_STRANGE: dict[type[exp.Expr], str] = {
+    exp.Into: "INTO would make a table",
+    exp.Lock: "FOR UPDATE and the like lock rows",
+    exp.Parameter: "there are no parameters",
+    exp.Placeholder: "there are no parameters",
+    exp.Operator: "operators are written as such",
+    exp.ObjectIdentifier: "types such as regclass are the database's own",
+    # Where parsers could differ on what is text and what is not:
+    exp.RawString: "texts stand in single quotes, not in dollars",
+    exp.ByteString: "texts stand in plain single quotes, without E or B",
+    exp.UnicodeString: "texts stand in plain single quotes, without U&",
+}
+_BEGINNINGS = {
+    TokenType.SELECT, TokenType.WITH, TokenType.VALUES, TokenType.TABLE, TokenType.L_PAREN,
+}  # fmt: skip
+_STEPS = ("hour", "day", "week", "month", "quarter", "year")
+
+
+def checked(sql: str) -> str:
+    """The query without a semicolon at its end; raises `QueryRefused`."""
+    if len(sql) > LONGEST or "\x00" in sql:
+        raise QueryRefused(reason=f"it is longer than {LONGEST} characters")
+    try:
+        sql = _one(sql, sqlglot.tokenize(sql, dialect="postgres"))
+        (query,) = sqlglot.parse(sql, dialect="postgres")
+    except (SqlglotError, ValueError, RecursionError) as error:
+        told = str(error).splitlines()[0] if isinstance(error, SqlglotError) else "it is nested too deeply"
+        raise QueryRefused(reason=f"it cannot be understood ({told[:200]})") from None
+    if not isinstance(query, exp.Query | exp.Values):
+        raise QueryRefused(reason="only SELECT is allowed")
+    for node in query.walk():
+        for reason in _objections(node, sql):
+            raise QueryRefused(reason=reason)
+    return sql
+
+
+def _one(sql: str, tokens: list[Token]) -> str:
+    while tokens and tokens[-1].token_type == TokenType.SEMICOLON:
+        sql = sql[: tokens.pop().start]
+    if any(token.token_type == TokenType.SEMICOLON for token in tokens):
+        raise QueryRefused(reason="only one statement is allowed")
+    if not tokens:
+        raise QueryRefused(reason="it is empty")
+    if tokens[0].token_type not in _BEGINNINGS:  # what the parser does not know, it would write to a log
+        raise QueryRefused(reason="only SELECT is allowed; nothing can be changed")
+    return sql
+
+
+def _objections(node: exp.Expr, sql: str) -> Iterator[str]:
+    if isinstance(node, _WRITES):
+        yield "only SELECT is allowed; nothing can be changed"
+    if type(node) in _STRANGE:
+        yield _STRANGE[type(node)]
+    if isinstance(node, exp.Table):
+        yield from _of_table(node)
+    if isinstance(node, exp.Dot) and isinstance(node.expression, exp.Func):
+        yield "functions are named without their schema"
+    if isinstance(node, exp.Func):
+        yield from _of_function(node, sql)
+
+
+def _of_table(table: exp.Table) -> Iterator[str]:
+    name, schema = table.name.lower(), table.db.lower()
+    if table.catalog:
+        yield "tables of other databases cannot be read"
+    if schema.startswith(("pg_", "information_schema")) or (not schema and name.startswith("pg_")):
+        yield "the database's own tables cannot be read; use list_tables and describe_table"
+
+
+def _of_function(function: exp.Func, sql: str) -> Iterator[str]:
+    start, end = function.meta.get("start"), function.meta.get("end")
+    if start is None or end is None:
+        if not isinstance(function, SYNTAX):
+            yield f"{function.sql_name()} is not allowed"
+        return
+    name = sql[start : end + 1].strip('"').lower()
+    if name not in FUNCTIONS:
+        yield f"the function {name[:40]} is not allowed"
+    if name == "generate_series" and not _bounded(function):
+        yield f"generate_series takes two numbers at most {MOST_SERIES} apart, or steps of hours or more"
+
+
+def _bounded(series: exp.Func) -> bool:
+    """Whether it is known beforehand to be short."""
+    low, high, step = (series.args.get(name) for name in ("start", "end", "step"))
+    try:
+        first, last = int(_plain(low)), int(_plain(high))
+    except ValueError:
+        step = step.this if isinstance(step, exp.Cast) else step
+        written = step.sql(dialect="postgres").lower() if step else ""
+        return isinstance(step, exp.Interval | exp.Literal) and any(unit in written for unit in _STEPS)
+    return abs(last - first) <= MOST_SERIES and (step is None or _plain(step).lstrip("-").isdigit())
+
+
+def _plain(value: object) -> str:
+    return value.sql() if isinstance(value, exp.Literal | exp.Neg) else ""

@@ -1,0 +1,32 @@
+"""What the turns of a process work with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from bichat.commands.execute import Executor
+from bichat.deltas import Deltas
+from bichat.events.ledger import Ledger
+from bichat.model import Model
+from bichat.workers.functions.toolbox import Toolbox
+from bichat.workers.prompts import Prompts
+
+
+class Kit(Struct, frozen=True, kw_only=True):
+    """One for all of a process."""
+
+    executor: Executor
+    ledger: Ledger
+    model: Model
+    deltas: Deltas
+    toolbox: Toolbox
+    """The functions that models are offered."""
+    prompts: Prompts
+    models: tuple[str, ...]
+    """The model's name, then the fallback's if there is one."""
+    budget: int
+    """Tokens of prompt and history."""
+    quiet: Callable[[], bool]
+    """Whether these are the quiet hours."""
