@@ -73,7 +73,7 @@ def test_one_scrape_of_serve_shows_every_part_and_goes_on_after_a_death(
     assert value(series, "bichat_model_call_duration_seconds_count", **calls) == 1  # the worker's
     assert value(series, "bichat_model_first_word_seconds_count", model="gpt-4.1-mini") == 1
     assert value(series, "bichat_model_tokens_total", model="gpt-4.1-mini", kind="completion") > 0
-    build = {"read_model": "replies", "version": "1", "build": "1"}
+    build = {"read_model": "replies", "version": "2", "build": "1"}
     assert value(series, "bichat_projection_events_total", **build) >= 3  # the projector's
     assert value(series, "bichat_http_open_streams") == 0
 
