@@ -52,7 +52,7 @@ class NotFound(Refused):
 
 
 class PreconditionFailed(Refused):
-    """The dialogue is at version {version}, not at {expected}: read it again, then decide."""
+    """It is at version {version}, not at {expected}: read it again, then decide."""
 
 
 class KeyReused(Refused):
@@ -60,7 +60,7 @@ class KeyReused(Refused):
 
 
 class VersionRace(Refused):
-    """Others keep writing to this dialogue: try again in a moment."""
+    """Others keep writing to this: try again in a moment."""
 
 
 class RateLimited(Refused):
@@ -150,12 +150,16 @@ class DialogueParked(Unavailable):
     """This dialogue cannot be shown for now: something in it could not be read, and is being looked at."""
 
 
+class PromptParked(Unavailable):
+    """This prompt cannot be shown for now: something in it could not be read, and is being looked at."""
+
+
 class BeingForgotten(Unavailable):
     """This person is being forgotten right now: try again in a moment."""
 
 
 class NotSimilar(Unavailable):
-    """There is no search by similarity: {why}"""
+    """Embeddings cannot be used: {why}"""
 
 
 class Stopping(Unavailable):

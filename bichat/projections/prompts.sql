@@ -31,11 +31,16 @@ where not removed
 order by name limit %(limit)s;
 
 -- name: versions
--- Of a prompt, newest first, with the text of the one that is asked for or (null) of the newest.
+-- The newest of a prompt, newest first, with the text of the one that is asked for or (null) of the newest.
+with newest as (
+    select version from bichat.prompts_vN
+    where tenant_id = %(tenant_id)s and name = %(name)s order by version desc limit 100
+)
 select version, changed_at, author, template is null as removed,
-       case when version = coalesce(%(version)s, max(version) over ()) then template end as template
+       case when version = coalesce(%(version)s, (select max(version) from newest)) then template end as template
 from bichat.prompts_vN
 where tenant_id = %(tenant_id)s and name = %(name)s
+  and (version >= (select min(version) from newest) or version = %(version)s)
 order by version desc;
 
 -- name: parked
