@@ -16,6 +16,7 @@ from bichat.embedded.directory import Announced, announce, announced, data_direc
 from bichat.embedded.part import Part
 from bichat.embedded.postgres import postgres
 from bichat.embedded.runtime import Runtime
+from bichat.embedded.sales import sales
 from bichat.embedded.secrets import with_secrets
 from bichat.embedded.smollm import CONTEXT_TOKENS, MODEL, smollm, weights
 from bichat.embedded.valkey import valkey
@@ -46,6 +47,8 @@ class Servers:
             self._launch("redis_url", *valkey(home / "valkey", *where))
         for part in self.parts:
             part.wait_until_ready()
+        if "database_url" in self._urls and _lacks(self.config, "analytics_database_url"):
+            self._urls["analytics_database_url"] = sales(self._urls["database_url"])
         self.config = _filled(self.config, self._urls)
         self._announce(ready=True)
 
