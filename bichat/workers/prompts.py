@@ -10,6 +10,8 @@ from uuid import UUID
 from eventsourcing.application import LRUCache
 from msgspec import Struct
 
+from bichat.deltas import Deltas
+from bichat.doorbell import PROMPTS
 from bichat.prompts import Log, Prompt, newest
 
 KEPT = 5.0
@@ -49,6 +51,13 @@ class Prompts:
         """Some prompt has changed. It is not said which, for rings may be lost; they change rarely."""
         with self._lock:
             self._held, self._drops = LRUCache(MOST), self._drops + 1
+
+    async def listen(self, deltas: Deltas) -> None:
+        """Drops them whenever it rings, or may have rung unheard, until it is cancelled."""
+        async with deltas.listen(PROMPTS) as follower:
+            while True:
+                if await follower.next(60):
+                    self.drop()
 
     def _get(self, tenant_id: UUID) -> _Held | None:
         try:

@@ -35,9 +35,6 @@ from bichat.workers.life import LOOKED, Life
 from bichat.workers.prompts import Prompts
 from bichat.workers.turn import Turn
 
-DEFAULT_BUDGET = 8_000
-"""Tokens of prompt and history."""
-
 LEASE, RENEWED = 15.0, 5.0
 """Seconds that a claim lasts without a sign of life, and between two such signs."""
 
@@ -67,7 +64,7 @@ class ReplyWorker:
             executor=executor, ledger=ledger, model=model, deltas=deltas, toolbox=toolbox or Toolbox(()),
             prompts=Prompts(ledger),
             models=tuple(name for name in names if name),
-            budget=config.bichat_context_tokens or DEFAULT_BUDGET,
+            budget=config.context_tokens,
             quiet=lambda: config.bichat_off_peak.open_at(clock()),
         )  # fmt: skip
         metrics.configured(self._kit.models)
@@ -99,6 +96,7 @@ class ReplyWorker:
             asyncio.create_task(self._repeat(self._live, LOOKED)),
             asyncio.create_task(self._repeat(self._parked.end, parked.LOOKED)),
             asyncio.create_task(self._listen()),
+            asyncio.create_task(self._kit.prompts.listen(self._kit.deltas)),
             asyncio.create_task(
                 asyncio.to_thread(count, "")
             ),  # reads the vocabulary, not at the first question
