@@ -26,6 +26,7 @@ from bichat.api import (
     ops,
     page,
     projections,
+    prompts,
     stream,
     usage,
 )
@@ -87,6 +88,7 @@ def create_app(parts: Parts) -> Litestar:
         audit_proof.router,
         erasures.router,
         holds.router,
+        prompts.router,
     )
     watches = Watches(parts.reads)
     app = Application(
@@ -146,7 +148,7 @@ def _cors(config: Config) -> CORSConfig | None:
         return None
     return CORSConfig(
         allow_origins=list(config.bichat_cors_origins),
-        allow_methods=["GET", "POST", "PATCH", "DELETE"],
+        allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
         allow_headers=[
             "Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "Last-Event-ID",
             "X-Request-Id", "traceparent",

@@ -48,6 +48,8 @@ class Parts(Struct, frozen=True):
     """Dialogues that are verified at once: each takes a connection of its own, and a core."""
     exports: CapacityLimiter = field(default_factory=partial(CapacityLimiter, 2))
     """Pages of exports that are made at once, whoever reads them how slowly."""
+    renders: CapacityLimiter = field(default_factory=partial(CapacityLimiter, 2))
+    """Templates that are rendered at once: each is a process, and may take a second."""
 
 
 class Call(Request[Caller, str, State]):
@@ -80,7 +82,7 @@ class Call(Request[Caller, str, State]):
             return msgspec.json.decode(await self.body(), type=declared.annotation if declared else Any)
         except msgspec.ValidationError as error:
             raise refused(error) from None
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise Invalid(field="body", reason=f"is not JSON: {error}") from None
 
     async def execute(self, command: Command, body: Struct | None = None) -> Outcome:
@@ -118,7 +120,7 @@ class Call(Request[Caller, str, State]):
         if not 1 <= len(key) <= 255 or not (key.isascii() and key.isprintable()):
             raise Invalid(field="Idempotency-Key", reason="must be 1 to 255 printable ASCII characters")
         # An id can be written in capitals, and is the same.
-        ids = (UUID(text).hex for text in self.path_params.values())
+        ids = (text if name == "name" else UUID(text).hex for name, text in self.path_params.items())
         route = " ".join((self.method, self.scope["path_template"], *ids))
         said = msgspec.json.encode(body, order="deterministic") if body else b""
         return Once(key, f"{route}\n".encode() + said)

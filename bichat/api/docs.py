@@ -35,6 +35,8 @@ from bichat.api.holds import Hold, HoldReleased, Holds, NewHold
 from bichat.api.ops import Questions
 from bichat.api.problems import PROBLEM_JSON, Problem
 from bichat.api.projections import Projection, Projections
+from bichat.api.prompt import Prompt
+from bichat.api.prompts import ChangedPrompt, NewPrompt, Prompts, Rendered, ToRender
 from bichat.api.schemas import (
     Accepted,
     Changed,
@@ -53,6 +55,7 @@ STRUCTS = (
     Accepted, AuditEvents, Changed, Dialogue, Dialogues, Erasure, Erasures, Forget, Health, Hold,
     HoldReleased, Holds, Messages, ModelAttempts, NewDialogue, NewHold, NewLabel, NewMessages, Problem,
     Projection, Projections, Proof, Questions, SentRequest, Spending,
+    ChangedPrompt, NewPrompt, Prompt, Prompts, Rendered, ToRender,
 )  # fmt: skip
 
 
@@ -109,7 +112,7 @@ def complete(app: Litestar, longest: int) -> None:
             _limit(schemas[name]["properties"].get(text, {}), longest)
     document.components.schemas = schemas
     for path, item in (document.paths or {}).items():
-        for method in ("get", "post", "patch", "delete"):
+        for method in ("get", "post", "put", "patch", "delete"):
             operation = getattr(item, method)
             if operation and path.startswith("/v1/"):
                 if path.startswith("/v1/audit/"):
