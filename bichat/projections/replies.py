@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -11,6 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 from psycopg import AsyncConnection, Connection
 from psycopg.rows import class_row, tuple_row
+from uuid_utils.compat import uuid7
 
 from bichat.events.dialogue import MessageAdded, ReplyFailed, TextErased
 from bichat.events.dialogue_state import DialogueState, Question, QuestionStatus, evolve
@@ -199,17 +201,42 @@ class Claim(Struct, frozen=True, kw_only=True):
 
 async def claim(
     connection: AsyncConnection[Any], holder: str, limit: int, lease_seconds: float = 15.0,
-    *, later: bool = False,
+    *, later: bool = False, most: int | None = None,
 ) -> list[Claim]:  # fmt: skip
     """Leases up to `limit` due questions to `holder`: of each dialogue the first, tenants in turns.
 
     `later`: those that wait for the quiet hours, else those that do not; a question for the quiet hours
-    that runs, and has lost its worker, waits for nothing.
+    that runs, and has lost its worker, waits for nothing. `most`: so many leases there may be of all workers.
     """
-    values = {"holder": holder, "limit": limit, "seconds": lease_seconds, "later": later}
-    async with connection.cursor(row_factory=class_row(Claim)) as found:
+    values = {"holder": holder, "limit": limit, "seconds": lease_seconds, "later": later, "most": most}
+    async with _counting(connection, most), connection.cursor(row_factory=class_row(Claim)) as found:
         await found.execute(MODEL.sql("claim"), values)
         return await found.fetchall()
+
+
+async def take_place(
+    connection: AsyncConnection[Any], holder: str, tenant_id: UUID, seconds: float, most: int
+) -> UUID | None:
+    """A place at the model for what is no reply, if there is one left; lasts for `seconds` at most."""
+    values = {"id": uuid7(), "tenant_id": tenant_id, "holder": holder, "seconds": seconds, "most": most}
+    async with _counting(connection, most):
+        return next(iter(await _ids(connection, MODEL.sql("take_place"), values)), None)
+
+
+async def leave_place(connection: AsyncConnection[Any], place: UUID) -> None:
+    """Gives it up."""
+    await connection.execute(MODEL.sql("leave_place"), (place,))
+
+
+@asynccontextmanager
+async def _counting(connection: AsyncConnection[Any], most: int | None) -> AsyncIterator[None]:
+    """What is done inside counts leases: nobody else does meanwhile."""
+    if most is None:
+        yield
+        return
+    async with connection.transaction():
+        await connection.execute(MODEL.sql("one_counts"))
+        yield
 
 
 async def renew(

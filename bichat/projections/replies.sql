@@ -133,7 +133,8 @@ with recursive tenants as (
     select r.* from bichat.replies_vN r join candidates c using (message_id)
     where r.first and r.later = %(later)s and r.message_id = any(array(select message_id from candidates))
     order by c.turn, c.position
-    limit %(limit)s
+    -- With a limit for all workers together, no more than what is left of it: `one_counts` has gone before.
+    limit greatest(0, least(%(limit)s, %(most)s::bigint - (select coalesce(sum(replies), 0) from busy)))
     for update of r skip locked
 ), leased as (
     insert into bichat.reply_leases as lease (message_id, tenant_id, dialogue_id, holder, expires_at)
@@ -146,6 +147,20 @@ with recursive tenants as (
 )
 select message_id, dialogue_id, tenant_id, user_id, version, status, attempt, tries, cancel_requested, off_peak
 from due join leased using (message_id) order by position;
+
+-- name: one_counts
+-- In a statement of its own, so that the next one sees what was leased by whoever had the lock before.
+select pg_advisory_xact_lock(hashtextextended('bichat.model', 0));
+
+-- name: take_place
+insert into bichat.reply_leases (message_id, tenant_id, dialogue_id, holder, expires_at)
+select %(id)s, %(tenant_id)s, %(id)s, %(holder)s, clock_timestamp() + make_interval(secs => %(seconds)s)
+where %(most)s > (select count(*) from bichat.reply_leases
+                  where expires_at > clock_timestamp() and holder <> '')
+returning message_id;
+
+-- name: leave_place
+delete from bichat.reply_leases where message_id = %s;
 
 -- name: renew
 update bichat.reply_leases set expires_at = clock_timestamp() + make_interval(secs => %(seconds)s)

@@ -13,7 +13,7 @@ from psycopg import AsyncConnection
 
 from bichat.events.envelope import Event
 from bichat.projections import replies
-from bichat.projections.replies import Claim, claim
+from bichat.projections.replies import Claim, claim, hand_back, leave_place, take_place
 from bichat.projections.runner import Runner, connect
 from tests.examples import OTHER_TENANT, TENANT
 from tests.projections.histories import BUILDS, Pick, history
@@ -72,6 +72,28 @@ async def test_many_workers_at_once_never_get_the_same_question(database_url: st
     assert len(found) == 60
     assert {c.dialogue_id.int - 1 for c in found} == set(range(60))
     assert {c.version for c in found} == {2}
+
+
+async def test_all_workers_together_hold_no_more_than_there_are_places(database_url: str) -> None:
+    fill(database_url, [(dialogue, ASK, 0) for dialogue in range(40)])
+
+    async def work(name: str, most: int | None) -> list[Claim]:
+        async with await worker(database_url) as connection:
+            return await claim(connection, name, 4, most=most)
+
+    async def race(most: int | None) -> int:
+        return sum(map(len, await asyncio.gather(*(work(f"w{n}", most) for n in range(6)))))
+
+    assert await race(5) == 5
+    async with await worker(database_url) as connection:
+        assert await take_place(connection, "w0", TENANT, 10, most=5) is None
+        [held] = await claim(connection, "w0", 1, most=6)
+        label = await take_place(connection, "w0", TENANT, 10, most=7)  # what is no reply takes one as well
+        assert label
+        assert await race(7) == 0
+        await leave_place(connection, label)
+        await hand_back(connection, "w0", held.message_id, 60)
+        assert await race(7) == 2
 
 
 async def test_what_is_parked_is_not_given_out_until_it_goes_on(database_url: str) -> None:
