@@ -27,6 +27,7 @@ from bichat.api import (
     page,
     projections,
     prompts,
+    search,
     stream,
     usage,
 )
@@ -70,6 +71,8 @@ HEADERS: dict[type[errors.BichatError], dict[str, str]] = {
     errors.VersionRace: {"Retry-After": "1"},
     errors.Unavailable: {"Retry-After": "1"},
 }
+_TOLD = (health.NotReady, errors.NotSimilar)
+"""What ails a part of ours, in words that are for everybody."""
 LITESTAR = {400: "Invalid", 404: "NotFound", 405: "MethodNotAllowed", 413: "TooLarge"}
 
 
@@ -82,6 +85,7 @@ def create_app(parts: Parts) -> Litestar:
         messages.router,
         stream.router,
         usage.router,
+        search.router,
         ops.router,
         projections.router,
         audit.router,
@@ -135,6 +139,7 @@ async def _open(app: Litestar) -> AsyncIterator[None]:
     finally:
         await app.state["allowance"].close()
         await parts.deltas.close()
+        await parts.search.close()
         await parts.reads.close()
 
 
@@ -184,7 +189,7 @@ def of_bichat(request: Request, error: Exception) -> Response[bytes]:  # type: i
     if isinstance(error, errors.Invalid):
         named = [FieldError(str(error.facts["field"]), str(error.facts["reason"]))]
     detail = str(error)
-    if isinstance(error, errors.Unavailable) and error.facts and not isinstance(error, health.NotReady):
+    if isinstance(error, errors.Unavailable) and error.facts and not isinstance(error, _TOLD):
         # What ails our servers is not for strangers.
         log.warning("%s %r: %s", request.scope["method"], path[:200], error)
         detail = errors.Unavailable().message()

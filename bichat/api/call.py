@@ -28,6 +28,7 @@ from bichat.config import Config
 from bichat.deltas import Deltas
 from bichat.errors import Invalid, RateLimited
 from bichat.events.envelope import Actor, Metadata
+from bichat.projections.finding import Search
 from bichat.projections.reads import Reads
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class Parts(Struct, frozen=True):
     executor: Executor
     reads: Reads
     deltas: Deltas
+    search: Search
     checks: CapacityLimiter = field(default_factory=partial(CapacityLimiter, 2))
     """Dialogues that are verified at once: each takes a connection of its own, and a core."""
     exports: CapacityLimiter = field(default_factory=partial(CapacityLimiter, 2))

@@ -47,6 +47,7 @@ from bichat.api.schemas import (
     NewLabel,
     NewMessages,
 )
+from bichat.api.search import Embedding, Results, ToEmbed, Wanted
 from bichat.api.usage import Spending
 
 FILES = "/schema/files"
@@ -54,7 +55,7 @@ UI = ("swagger-ui-bundle.js", "swagger-ui.css", "swagger-ui-standalone-preset.js
 STRUCTS = (
     Accepted, AuditEvents, Changed, Dialogue, Dialogues, Erasure, Erasures, Forget, Health, Hold,
     HoldReleased, Holds, Messages, ModelAttempts, NewDialogue, NewHold, NewLabel, NewMessages, Problem,
-    Projection, Projections, Proof, Questions, SentRequest, Spending,
+    Projection, Projections, Proof, Questions, SentRequest, Spending, Embedding, Results, ToEmbed, Wanted,
     ChangedPrompt, NewPrompt, Prompt, Prompts, Rendered, ToRender,
 )  # fmt: skip
 
@@ -107,6 +108,9 @@ def complete(app: Litestar, longest: int) -> None:
     schemas["NewMessages"]["oneOf"] = [{"required": ["content"]}, {"required": ["messages"]}]
     schemas["NewMessages"]["dependentRequired"] = {"name": ["content"]}
     schemas["NewHold"]["oneOf"] = [{"required": ["user_id"]}, {"required": ["dialogue_id"]}]
+    schemas["Wanted"]["oneOf"] = [{"required": ["query"]}, {"required": ["embedding"]}]
+    for name, text in (("Wanted", "query"), ("ToEmbed", "text")):
+        _limit(schemas[name]["properties"][text], longest)
     for text in ("content", "message"):
         for name in ("NewDialogue", "NewMessages", "GivenMessage"):
             _limit(schemas[name]["properties"].get(text, {}), longest)
@@ -117,7 +121,7 @@ def complete(app: Litestar, longest: int) -> None:
             if operation and path.startswith("/v1/"):
                 if path.startswith("/v1/audit/"):
                     _refusals(operation, 409)
-                _complete(operation, query=method == "get", command=path not in NO_COMMANDS)
+                _complete(operation, query=method == "get" or path in QUERIES, command=path not in NO_COMMANDS)
             elif operation:
                 _refusals(operation, 400, *((401, 403, 429) if operation.security else (503,)))
 
@@ -132,6 +136,8 @@ def _complete(operation: Operation, *, query: bool, command: bool) -> None:
     _refusals(operation, 400, 401, 403, 404, 429, 503)
     if not command:
         _refusals(operation, 409)
+    elif query and operation.request_body:
+        _refusals(operation, 413)
     elif not query:
         _refusals(operation, 409, 412, 413, 422)
         operation.parameters = [*(operation.parameters or []), IDEMPOTENCY_KEY, IF_MATCH]
@@ -160,6 +166,8 @@ SAYS = {
     429: "Too many requests, or the tenant's tokens or budget are spent: not before Retry-After seconds.",
     503: "Not possible right now: try again after Retry-After seconds.",
 }
+QUERIES = ("/v1/search", "/v1/embeddings", "/v1/prompts/{name}/render")
+"""What asks in a body, as texts and vectors are long."""
 NO_COMMANDS = ("/v1/ops/projections/{name}/rebuild",)
 """What changes something but the log; asked for twice, it is done once."""
 IDEMPOTENCY_KEY = Parameter(

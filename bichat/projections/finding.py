@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from uuid import UUID
 
+from msgspec import Struct
+from msgspec.structs import replace
+
 from bichat.errors import Invalid, NotSimilar
 from bichat.errors.model import ModelError
 from bichat.events.transcript import Message
@@ -22,7 +25,7 @@ _FLAT = 20
 """How much less a place counts than the one before it: 1/21, 1/22, …"""
 
 
-class Hit(NamedTuple):
+class Hit(Struct, frozen=True):
     """A message that was found; scores, from 0 to 1, compare what was found by one call."""
 
     dialogue_id: UUID
@@ -30,7 +33,7 @@ class Hit(NamedTuple):
     score: float
 
 
-class Found(NamedTuple):
+class Found(Struct, frozen=True):
     """The best first; `similar`: whether nearness in meaning was looked at, and if not, `why`."""
 
     hits: list[Hit]
@@ -56,6 +59,10 @@ class Search:
         self._reads, self._embedders = reads, embedders
         self._lately: Lately[Vector] = Lately(256)
 
+    async def close(self) -> None:
+        """Lets go of the models' servers."""
+        await self._embedders.close()
+
     async def find(
         self, tenant_id: UUID, user_id: str, *, text: str | None = None,
         embedding: Sequence[float] | None = None, top_k: int = 10,
@@ -73,7 +80,7 @@ class Search:
         except (NotSimilar, ModelError) as error:
             why = str(error.facts.get("why", "the model that makes embeddings cannot be asked right now"))
         found = await self._found(tenant_id, user_id, text, None, top_k)
-        return found._replace(why=why)
+        return replace(found, why=why)
 
     async def embed(self, text: str) -> Embedding:
         """A text's vector as it can be searched for; raises `NotSimilar` and `ModelError`."""

@@ -153,8 +153,9 @@ def register(connection: Connection[Any], name: str, dimensions: int, vector: st
         row = connection.execute(statement("vectors", "register"), (name, dimensions)).fetchone()
         store = Store(row[0] if row else 0, vector)
         storage = "plain" if dimensions <= _IN_ROW else "external"
-        connection.execute(store.sql("create", dimensions=str(dimensions), storage=storage))
-        connection.execute(filled("versions", "guard", table=store.table))
+        made = store.sql("create", dimensions=str(dimensions), storage=storage)
+        for several in (made, filled("versions", "guard", table=store.table)):
+            connection.execute(several, prepare=False)
 
 
 def serve(connection: Connection[Any], model: Model, vector: str) -> None:

@@ -31,6 +31,8 @@ def run_api(config: Config) -> None:
     from bichat.api.call import Parts
     from bichat.commands.execute import Executor
     from bichat.deltas import Deltas
+    from bichat.model.embedders import Embedders
+    from bichat.projections.finding import Search
     from bichat.projections.reads import Reads
 
     traces = tracing.on(config, "api")
@@ -38,7 +40,9 @@ def run_api(config: Config) -> None:
         executor = Executor(ledger, on_commit=doorbell.ring)
         executor.start()
         stack.callback(executor.close)
-        parts = Parts(config, executor, Reads(opened.url(config)), Deltas(opened.redis_url(config)))
+        reads = Reads(opened.url(config))
+        search = Search(reads, Embedders(config))
+        parts = Parts(config, executor, reads, Deltas(opened.redis_url(config)), search)
         server.run(create_app(parts), config)
 
 
@@ -47,7 +51,11 @@ def run_worker(config: Config) -> None:
     _counted("worker", config)
     from bichat.commands.execute import Executor
     from bichat.deltas import Deltas
+    from bichat.events.feed import Feed
     from bichat.model import Model
+    from bichat.wiring.functions import toolbox
+    from bichat.workers import embed
+    from bichat.workers.beside import beside
     from bichat.workers.reply import ReplyWorker
 
     async def work(ledger: Ledger, executor: Executor) -> None:
@@ -56,7 +64,8 @@ def run_worker(config: Config) -> None:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         deltas, model = Deltas(opened.redis_url(config)), Model(config)
         try:
-            await ReplyWorker(config, ledger, executor, model, deltas).run(stop)
+            async with toolbox(config) as functions:
+                await ReplyWorker(config, ledger, executor, model, deltas, toolbox=functions).run(stop)
         finally:
             await deltas.close()
             await model.close()
@@ -66,7 +75,9 @@ def run_worker(config: Config) -> None:
         executor = Executor(ledger, on_commit=doorbell.ring)
         executor.start()
         stack.callback(executor.close)
-        asyncio.run(work(ledger, executor))
+        ended = threading.Event()
+        with beside("embeddings", partial(embed.run, config, Feed(ledger.keys), ended), ended):
+            asyncio.run(work(ledger, executor))
 
 
 def run_projector(config: Config) -> None:

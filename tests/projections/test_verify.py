@@ -78,6 +78,8 @@ OTHER = {
     "usage": "total_tokens = total_tokens + 1",
     "usage_dialogues": "model = 'never called'",
     "prompts": "author = 'eve'",
+    "search": "words = 'never'",
+    "search_dialogues": "user_id = 'eve'",
 }
 
 
