@@ -86,6 +86,18 @@ def redis_url(servers: Config) -> str:
     return servers.redis_url
 
 
+@pytest.fixture(scope="session")
+def sales_url(servers: Config) -> Iterator[str]:
+    """The business database that comes along; with `DATABASE_URL`, on a Postgres of bichat's own."""
+    if servers.analytics_database_url:
+        yield servers.analytics_database_url
+        return
+    with tempfile.TemporaryDirectory(prefix="bichat-tests-") as directory:
+        alone = Config(bichat_data_dir=Path(directory) / "data", openai_base_url=_NO_MODEL)
+        with owned(alone) as started:
+            yield started.config.analytics_database_url or ""
+
+
 def _migrate(url: str) -> None:
     """What `wiring.migrate` does, but for the master key: each test brings its own."""
     schema.migrate(url)

@@ -51,6 +51,6 @@ SYNTAX = (
     exp.Localtimestamp, exp.JSONExtract, exp.JSONExtractScalar, exp.JSONBExtract, exp.JSONBExtractScalar,
     exp.JSONBContains, exp.JSONBContainsAnyTopKeys, exp.JSONBContainsAllTopKeys, exp.ArrayContainsAll,
     exp.ArrayContainedBy, exp.ArrayOverlaps, exp.ArrayConcat, exp.Any, exp.All,
-    exp.Unnest, exp.Explode,
+    exp.Unnest, exp.Explode, exp.GroupConcat,
 )  # fmt: skip
 """What is written in another way than NAME(…)."""

@@ -71,7 +71,7 @@ select
     select from pg_constraint k
     where k.conrelid = a.attrelid and k.contype = 'p' and a.attnum = any (k.conkey)),
   (
-    select format('%s.%s', k.confrelid::regclass, quote_ident(f.attname))
+    select k.confrelid::regclass || '.' || quote_ident(f.attname)
     from pg_constraint k
     join pg_attribute f on f.attrelid = k.confrelid and f.attnum = k.confkey[1]
     where k.conrelid = a.attrelid and k.contype = 'f' and k.conkey = array[a.attnum]

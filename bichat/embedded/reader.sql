@@ -8,3 +8,4 @@ alter role sales_reader set statement_timeout = '15s';
 alter role sales_reader set temp_file_limit = '256MB';
 grant usage on schema public to sales_reader;
 grant select on all tables in schema public to sales_reader;
+revoke execute on function lo_creat(integer), lo_create(oid), lo_from_bytea(oid, bytea) from public;
