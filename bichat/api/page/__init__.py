@@ -6,6 +6,7 @@ from litestar import Router
 
 from bichat.api.page import dialogues, messages, session, sessions, static, stream
 from bichat.api.page.refusals import as_page
+from bichat.api.page.rendering import HEADERS
 from bichat.api.page.visit import Visit
 
 __all__ = ["as_page", "router"]
@@ -13,11 +14,12 @@ __all__ = ["as_page", "router"]
 _signed_in = Router(
     "/",
     route_handlers=[dialogues.router, messages.router, stream.router],
-    before_request=session.receive,
+    before_request=session.receive,  # type: ignore[arg-type]  # the request is the one of `request_class`
 )
 router = Router(
     session.PATH,
     route_handlers=[_signed_in, sessions.router, static.router],
     request_class=Visit,
+    response_headers=HEADERS,
     include_in_schema=False,
 )

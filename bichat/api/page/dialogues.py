@@ -10,12 +10,14 @@ from msgspec import Struct
 
 from bichat.api import asking, reading
 from bichat.api.call import mint
+from bichat.api.page.answering import asked, changed
 from bichat.api.page.listing import After, Query, Shelf, listing
-from bichat.api.page.rendering import HEADERS, moved, shown
+from bichat.api.page.rendering import shown
+from bichat.api.page.session import PATH
 from bichat.api.page.thread import entries, name
 from bichat.api.page.visit import Visit, id_of
 from bichat.api.parameters import BIGGEST
-from bichat.api.schemas import Accepted, Changed, NewDialogue, NewLabel
+from bichat.api.schemas import NewDialogue, NewLabel
 from bichat.commands.command import DialogueCommand
 from bichat.commands.dialogue import (
     ArchiveDialogue,
@@ -26,13 +28,11 @@ from bichat.commands.dialogue import (
     StartDialogue,
     UnarchiveDialogue,
 )
-from bichat.commands.job import Outcome
-from bichat.errors import NotFound, Unavailable
+from bichat.errors import NotFound
 from bichat.events.dialogue import Asked
 from bichat.events.transcript import Dialogue
 from bichat.projections import transcripts
 
-HOME = "/bi-chat"
 LENGTH = 50
 """Messages on a page."""
 Id = FromPath[str]
@@ -55,7 +55,12 @@ async def home(
     """The list, and a new question."""
     listed = await listing(request, shelf, q, after)
     return await shown(
-        request, "home.html", list=listed, user=request.user, current=None, undone=await _undone(request, undo)
+        request,
+        "home.html",
+        list=listed,
+        user=request.user,
+        current=None,
+        undone=await _undone(request, undo),
     )
 
 
@@ -91,7 +96,7 @@ async def show(
         user=request.user,
         current=found.id,
         dialogue=found,
-        name=name(found.label, found.messages[:1]),
+        name=_name(found),
         entries=entries(found),
         earlier=first.seq if first and first.seq > 1 else None,
         newest=before is None,
@@ -126,56 +131,24 @@ async def delete_by_form(request: Visit, dialogue_id: Id) -> Response[Any]:
 
 
 @delete("/{dialogue_id:str}", status_code=200)
-async def remove(request: Visit, dialogue_id: Id) -> Response[Changed]:
+async def remove(request: Visit, dialogue_id: Id) -> Response[Any]:
     """Deletes the dialogue."""
     command = DeleteDialogue(dialogue_id=id_of(dialogue_id))
-    return _told(await settled(request, await request.execute(command)))
-
-
-async def asked(request: Visit, outcome: Outcome) -> Response[Any]:
-    """What who has asked something is told, or shown."""
-    await settled(request, outcome)
-    assert outcome.message_id is not None  # noqa: S101 - commands that ask say what they asked
-    if not request.by_script:
-        return moved(f"{HOME}/{outcome.dialogue_id}#turn-{outcome.message_id}")
-    accepted = Accepted(
-        dialogue_id=outcome.dialogue_id, message_id=outcome.message_id, version=outcome.version,
-        position=outcome.position,
-    )  # fmt: skip
-    return Response(accepted, status_code=202, headers=HEADERS)
-
-
-async def settled(request: Visit, outcome: Outcome) -> Outcome:
-    """Returns when the next page shows what was done; if that takes long, it does so later."""
-    try:
-        for read_model in ("transcripts", "dialogues"):
-            await request.parts.reads.caught_up(read_model, outcome.position)
-    except Unavailable:
-        pass
-    return outcome
-
-
-async def changed(request: Visit, outcome: Outcome, to: str) -> Response[Any]:
-    """The answer to a command that asks nothing."""
-    await settled(request, outcome)
-    return _told(outcome) if request.by_script else moved(to)
+    return await changed(request, await request.execute(command))
 
 
 async def _change(
     request: Visit, command: DialogueCommand, body: Struct | None = None, to: str = ""
 ) -> Response[Any]:
-    return await changed(request, await request.execute(command, body), to or f"{HOME}/{command.dialogue_id}")
-
-
-def _told(outcome: Outcome) -> Response[Changed]:
-    return Response(
-        Changed(dialogue_id=outcome.dialogue_id, version=outcome.version, position=outcome.position),
-        headers=HEADERS,
-    )
+    return await changed(request, await request.execute(command, body), to)
 
 
 def _undoing(dialogue_id: str) -> str:
-    return f"{HOME}?undo={id_of(dialogue_id)}"
+    return f"{PATH}?undo={id_of(dialogue_id)}"
+
+
+def _name(found: Dialogue) -> str:
+    return name(found.label, (message.content for message in found.messages[:1]))
 
 
 async def _undone(request: Visit, dialogue_id: str) -> Undone | None:
@@ -183,7 +156,7 @@ async def _undone(request: Visit, dialogue_id: str) -> Undone | None:
         found = await reading.dialogue(request, id_of(dialogue_id))
     except NotFound:
         return None
-    return Undone(found, name(found.label, found.messages[:1])) if found.state != "active" else None
+    return Undone(found, _name(found)) if found.state != "active" else None
 
 
 async def _earlier(request: Visit, found: Dialogue, before: int) -> Dialogue:
@@ -199,6 +172,4 @@ async def _earlier(request: Visit, found: Dialogue, before: int) -> Dialogue:
     return await reading.waited(request, fetch, found.id)
 
 
-router = Router(
-    "/", route_handlers=[home, start, show, rename, archive, restore, delete_by_form, remove]
-)
+router = Router("/", route_handlers=[home, start, show, rename, archive, restore, delete_by_form, remove])

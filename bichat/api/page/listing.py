@@ -56,5 +56,9 @@ async def listing(
         )
         unnamed = [entry.id for entry in found.data if not entry.label]
         first = await openings.of(connection, who.tenant_id, who.id, unnamed) if unnamed else {}
-    lines = [Line(one, name(one.label, (first.get(one.id), one.last_message))) for one in found.data]
+    lines = [Line(one, name(one.label, (first.get(one.id), _last(one)))) for one in found.data]
     return Listing(lines=lines, next=found.next, total=found.total, shelf=shelf, q=q, after=after)
+
+
+def _last(one: Listed) -> str | None:
+    return one.last_message.content if one.last_message else None

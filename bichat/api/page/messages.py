@@ -10,8 +10,10 @@ from msgspec.structs import replace
 
 from bichat.api import asking, reading
 from bichat.api.call import mint
-from bichat.api.page.dialogues import HOME, Id, asked, changed
+from bichat.api.page.answering import asked, changed
+from bichat.api.page.dialogues import Id
 from bichat.api.page.rendering import shown
+from bichat.api.page.session import PATH
 from bichat.api.page.thread import entries
 from bichat.api.page.visit import Visit, id_of
 from bichat.api.parameters import BIGGEST
@@ -62,7 +64,7 @@ async def retry(request: Visit, dialogue_id: Id, message_id: Id) -> Response[Any
 
 
 def _at(dialogue_id: str, message_id: str) -> str:
-    return f"{HOME}/{id_of(dialogue_id)}#turn-{id_of(message_id)}"
+    return f"{PATH}/{id_of(dialogue_id)}#turn-{id_of(message_id)}"
 
 
 async def _around(request: Visit, newest: Dialogue, message_id: str) -> Dialogue:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 from litestar import MediaType, Request, Response
-from litestar.types import ExceptionHandler
 
 from bichat.api.page.rendering import HEADERS, text
 from bichat.api.page.session import PATH
 from bichat.api.page.visit import Visit
 from bichat.api.problems import Problem
 
+Handler = Callable[[Request[Any, Any, Any], Any], Response[Any]]
 
-def as_page(as_problem: ExceptionHandler) -> ExceptionHandler:
+
+def as_page(as_problem: Handler) -> Handler:
     """The handler that shows what `as_problem` makes a document of as a page, to browsers under /bi-chat."""
 
     def handle(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:

@@ -8,7 +8,6 @@ from typing import Any
 from litestar import Response, Router, get, post
 
 from bichat.api.page import session
-from bichat.api.page.dialogues import HOME
 from bichat.api.page.rendering import moved, shown
 from bichat.api.page.visit import Visit, id_of
 from bichat.errors import Forbidden, Invalid, NotAuthenticated, NotFound, NotOfThisPage
@@ -34,16 +33,20 @@ async def sign_in(request: Visit) -> Response[Any]:
         answer.status_code = 401
         return answer
     with suppress(NotFound):
-        return moved(f"{HOME}/{id_of(to)}", cookies)
-    return moved(HOME, cookies)
+        return moved(f"{session.PATH}/{id_of(to)}", cookies)
+    return moved(session.PATH, cookies)
 
 
 @post("/sign-out")
 async def sign_out(request: Visit) -> Response[Any]:
     """Ends the session here; what the page kept in the browser goes with it."""
-    answer = moved(f"{HOME}/sign-in", session.closed(request))
+    answer = moved(f"{session.PATH}/sign-in", session.closed(request))
     answer.headers["Clear-Site-Data"] = '"storage"'
     return answer
 
 
-router = Router("/", route_handlers=[ask, sign_in, sign_out], before_request=session.receive_stranger)
+router = Router(
+    "/",
+    route_handlers=[ask, sign_in, sign_out],
+    before_request=session.receive_stranger,  # type: ignore[arg-type]  # the request is the page's
+)

@@ -10,7 +10,6 @@ from litestar import Response, Router, get
 from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
 
-from bichat.api.page.rendering import SAFE
 from bichat.api.page.visit import Visit
 
 KINDS = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
@@ -23,7 +22,7 @@ async def static_file(request: Visit, name: FromPath[str]) -> Response[bytes | N
     if found is None:
         raise NotFoundException
     content, tag = found
-    headers = {**SAFE, "Cache-Control": "no-cache", "ETag": tag}
+    headers = {"Cache-Control": "no-cache", "ETag": tag}
     if tag in request.headers.get("If-None-Match", ""):
         return Response(None, status_code=304, headers=headers)
     return Response(content, headers=headers, media_type=KINDS[name.rpartition(".")[2]])

@@ -11,7 +11,6 @@ from litestar.response import Stream
 from bichat.api import reading
 from bichat.api.page.dialogues import Id
 from bichat.api.page.messages import Version
-from bichat.api.page.rendering import SAFE
 from bichat.api.page.visit import Visit, id_of
 from bichat.api.sse import Mark
 from bichat.api.stream import SSE, stream_of
@@ -37,7 +36,7 @@ async def follow(
     first = b"".join(telling.begin(current))
     if not text and current.version != version:
         first = STALE + first
-    return stream_of(request, telling, first, SAFE)
+    return stream_of(request, telling, first)
 
 
 router = Router("/{dialogue_id:str}/stream", route_handlers=[follow])

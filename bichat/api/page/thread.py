@@ -69,12 +69,9 @@ def entries(dialogue: Dialogue) -> list[Entry]:
     return list(found.values())
 
 
-def name(label: str | None, messages: Iterable[Message | str | None]) -> str:
-    """A dialogue's label, or the first words said in it; "" once both are erased."""
-    if label:
-        return label
-    for message in messages:
-        words = " ".join((message.content if isinstance(message, Message) else message or "").split())  # type: ignore[union-attr]
-        if words:
-            return words if len(words) <= LONGEST_NAME else words[:LONGEST_NAME].rsplit(" ", 1)[0] + "…"
-    return ""
+def name(label: str | None, texts: Iterable[str | None]) -> str:
+    """A dialogue's label, or the first words of the first of `texts` that has any; "" once all are erased."""
+    words = label or next(filter(None, (" ".join((text or "").split()) for text in texts)), "")
+    if label or len(words) <= LONGEST_NAME:
+        return words
+    return words[:LONGEST_NAME].rsplit(" ", 1)[0] + "…"
