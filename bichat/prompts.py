@@ -8,7 +8,8 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from bichat.errors import EventUnreadable
+from bichat import rendering, tokens
+from bichat.errors import EventUnreadable, Invalid
 from bichat.events.envelope import Event
 from bichat.events.prompt import SYSTEM, PromptChanged, stream_of
 
@@ -22,6 +23,13 @@ PROMPTS = {
 
 PROMPT = ("built-in", 1)
 """What tenants without a system prompt of their own have."""
+
+
+NAME = r"^[a-z0-9_-]{1,64}(?!\n)$"
+LONGEST = 100_000
+"""Characters of a prompt."""
+SHARE = 2
+"""The system prompt may take this part of what the model is shown, a half: history has to fit as well."""
 
 
 class Log(Protocol):
@@ -64,3 +72,15 @@ def text_of(log: Log, tenant_id: UUID, name: str, version: int) -> str:
         if isinstance(event.fact, PromptChanged):
             return event.fact.template
     raise EventUnreadable(kind="PromptChanged", version=version, stream=stream_id, reason="it is not there")
+
+
+def check(name: str, template: str, budget: int) -> None:
+    """Raises `Invalid` when models cannot be shown this, `budget` tokens in all, or it is no template.
+
+    Blocks, for a second at the longest.
+    """
+    if name != SYSTEM:
+        rendering.check(template)
+    elif (size := tokens.count(template)) * SHARE > budget:
+        reason = f"takes {size:,} tokens: the system prompt may take {budget // SHARE:,} here"
+        raise Invalid(field="template", reason=reason)

@@ -12,7 +12,7 @@ from litestar import Response, Router, delete, get, post, put
 from litestar.params import JSONBody, PathParameter, QueryParameter
 from msgspec import Meta, Struct
 
-from bichat import rendering, tokens
+from bichat import rendering
 from bichat.api import reading
 from bichat.api.call import Call
 from bichat.api.parameters import BIGGEST, Cursor, Limit, MinPosition
@@ -23,17 +23,14 @@ from bichat.commands.prompt import ChangePrompt, RemovePrompt
 from bichat.errors import Invalid
 from bichat.events.prompt import SYSTEM
 from bichat.projections import cursor, prompts
+from bichat.prompts import LONGEST, NAME, check
 
 T = TypeVar("T")
 
-LONGEST = 100_000
-"""Characters of a template."""
-SHARE = 2
-"""The system prompt may take this part of what the model is shown, a half: history has to fit as well."""
 READERS = {"roles": ("user", "ops")}
 OPS = {"roles": ("ops",)}
 
-Name = Annotated[str, PathParameter(pattern=r"^[a-z0-9_-]{1,64}(?!\n)$")]
+Name = Annotated[str, PathParameter(pattern=NAME)]
 MinVersion = Annotated[
     int | None,
     QueryParameter(ge=1, le=BIGGEST, description="Waits up to 5 s until the prompt is read at this version."),
@@ -106,7 +103,7 @@ async def show(request: Call, name: Name, min_version: MinVersion = None, at: At
 @put("/{name:str}", status_code=200, opt=OPS)
 async def change(request: Call, name: Name, data: JSONBody[NewPrompt]) -> Response[ChangedPrompt]:
     """Gives a prompt a text, a new version of it; the same text again changes nothing."""
-    await _aside(request, partial(_check, name, data.template, request.parts.config.context_tokens))
+    await _aside(request, partial(check, name, data.template, request.parts.config.context_tokens))
     command = ChangePrompt(tenant_id=request.user.tenant_id, name=name, template=data.template)
     return _changed(name, await request.execute(command, data))
 
@@ -133,14 +130,6 @@ async def render(
 async def _aside(call: Call, work: Callable[[], T]) -> T:
     """In a thread, a few at a time: it may take a second, and the next one waits."""
     return await to_thread.run_sync(work, limiter=call.parts.renders)
-
-
-def _check(name: str, template: str, budget: int) -> None:
-    if name != SYSTEM:
-        rendering.check(template)
-    elif (size := tokens.count(template)) * SHARE > budget:
-        reason = f"takes {size:,} tokens: the system prompt may take {budget // SHARE:,} here"
-        raise Invalid(field="template", reason=reason)
 
 
 def _changed(name: str, outcome: Outcome) -> Response[ChangedPrompt]:

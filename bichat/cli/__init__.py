@@ -20,6 +20,7 @@ from bichat.cli.backup import backup, restore
 from bichat.cli.erasure import erase, holds
 from bichat.cli.keys import keys
 from bichat.cli.projections import projections
+from bichat.cli.prompts import prompts
 from bichat.cli.replies import replies
 from bichat.cli.rotation import rotate
 from bichat.config import Config
@@ -175,6 +176,7 @@ bichat.add_command(holds)
 bichat.add_command(keys)
 keys.add_command(rotate)
 bichat.add_command(projections)
+bichat.add_command(prompts)
 bichat.add_command(replies)
 
 
