@@ -17,6 +17,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from bichat import prompts
+from bichat.errors import EventUnreadable
 from bichat.events.dialogue import FunctionCalled, FunctionReturned, MessageAdded, ReplyStarted, TextErased
 from bichat.events.envelope import Event, Fact
 from bichat.events.function import FunctionDescribed, stream_of
@@ -65,12 +66,13 @@ def showing(log: Log, tenant_id: UUID, started: ReplyStarted, said: Iterable[Mes
 
 
 def functions(log: Log, tenant_id: UUID, digests: Iterable[str]) -> tuple[dict[str, Any], ...]:
-    """What the digests stood for when the tenant's models were offered them; raises `KeyError`."""
+    """What the digests stood for when the tenant's models were offered them; raises `EventUnreadable`."""
     found = []
     for digest in digests:
-        described = [event.fact for event in log.read(stream_of(tenant_id, digest), limit=1)]
+        stream_id = stream_of(tenant_id, digest)
+        described = [event.fact for event in log.read(stream_id, limit=1)]
         if not described or not isinstance(described[0], FunctionDescribed):
-            raise KeyError(digest)
+            raise EventUnreadable(kind="FunctionDescribed", version=1, stream=stream_id, reason="it is not there")
         found.append(msgspec.json.decode(described[0].schema, type=dict[str, Any]))
     return tuple(found)
 

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
 from bichat.cli import bichat
 from bichat.doorbell import Doorbell
+from bichat.events.prompt import stream_of
 from bichat.prompts import BUILT_IN
 from tests.examples import MASTER_KEY, OTHER_TENANT, TENANT
 from tests.workers.world import world
@@ -89,3 +91,19 @@ def test_what_is_no_prompt_is_refused(environ: dict[str, str], name: str, text: 
     refused = run(environ, "set", name, "-", given=text)
     assert refused.exit_code == 1
     assert why in str(refused.exception)
+
+
+def test_a_forged_prompt_breaks_the_proof_of_the_log(environ: dict[str, str]) -> None:
+    assert run(environ, "set", "forged", "-", given="Be brief.").exit_code == 0
+    right = CliRunner().invoke(bichat, ["audit", "verify"], env=environ)
+    assert right.exit_code == 0, right.output
+    stream_id = stream_of(TENANT, "forged")
+    with psycopg.connect(environ["DATABASE_URL"]) as connection:
+        connection.execute(
+            "update bichat.stored_events set state = convert_to(replace(convert_from(state, 'UTF8'),"
+            " 'brief', 'cruel'), 'UTF8') where originator_id = %s",
+            (stream_id,),
+        )
+    wrong = CliRunner().invoke(bichat, ["audit", "verify"], env=environ)
+    assert wrong.exit_code == 1
+    assert str(stream_id) in wrong.output

@@ -22,6 +22,7 @@ from bichat.forgetting.erasing import Forgetting
 from bichat.model import canonical
 from bichat.projections import cursor
 from bichat.projections.sql import statement
+from bichat.prompts import BUILT_IN, Prompt
 from bichat.shown import Place, request
 from bichat.workers import context
 from tests.api.conftest import Api
@@ -305,13 +306,13 @@ def test_a_request_is_rebuilt_byte_for_byte_until_its_text_is_erased(
     assert [m["content"] for m in whole["messages"]] == [None]
 
 
-def start_as_workers_do(api: Api, asked: Asked, tenant: UUID) -> bytes:
+def start_as_workers_do(api: Api, asked: Asked, tenant: UUID, prompt: Prompt = BUILT_IN) -> bytes:
     """Starts an attempt as workers do; returns the canonical request."""
     ledger = api.executor.ledger
     stream = ledger.load(asked[0])
     question = stream.state.unanswered[asked[1]]
     place = Place(asked[0], question.version, stream.head.version)
-    built = context.build(ledger, place, stream.state.unanswered, 8000)
+    built = context.build(ledger, place, stream.state.unanswered, 8000, prompt)
     start = start_reply(*asked)
     start = replace(start, shown=built.shown, max_tokens=9, temperature=0.5)
     sent = canonical(request(start, built.messages))
