@@ -72,7 +72,9 @@ def functions(log: Log, tenant_id: UUID, digests: Iterable[str]) -> tuple[dict[s
         stream_id = stream_of(tenant_id, digest)
         described = [event.fact for event in log.read(stream_id, limit=1)]
         if not described or not isinstance(described[0], FunctionDescribed):
-            raise EventUnreadable(kind="FunctionDescribed", version=1, stream=stream_id, reason="it is not there")
+            raise EventUnreadable(
+                kind="FunctionDescribed", version=1, stream=stream_id, reason="it is not there"
+            )
         found.append(msgspec.json.decode(described[0].schema, type=dict[str, Any]))
     return tuple(found)
 
