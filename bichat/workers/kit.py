@@ -9,6 +9,7 @@ from msgspec import Struct
 from bichat.commands.execute import Executor
 from bichat.deltas import Deltas
 from bichat.events.ledger import Ledger
+from bichat.limits import Limits
 from bichat.model import Model
 from bichat.workers.functions.toolbox import Toolbox
 from bichat.workers.prompts import Prompts
@@ -28,5 +29,7 @@ class Kit(Struct, frozen=True, kw_only=True):
     """The model's name, then the fallback's if there is one."""
     budget: int
     """Tokens of prompt and history."""
+    limits: Limits
+    """Where tokens that were used are counted."""
     quiet: Callable[[], bool]
     """Whether these are the quiet hours."""

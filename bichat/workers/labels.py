@@ -20,6 +20,7 @@ from bichat.model import ChatMessage, ChatRequest, Chunk
 from bichat.projections.replies import Claim
 from bichat.tokens import count
 from bichat.workers.kit import Kit
+from bichat.workers.places import Places
 
 PATIENCE = 10.0
 """Seconds that a label may take."""
@@ -54,8 +55,8 @@ class _Exchange(Struct, frozen=True):
 class Labels:
     """Asks for labels. Nobody waits for one: what goes wrong is tried again after the next answer."""
 
-    def __init__(self, kit: Kit, worker: str) -> None:
-        self._kit, self._worker = kit, worker
+    def __init__(self, kit: Kit, worker: str, places: Places) -> None:
+        self._kit, self._worker, self._places = kit, worker, places
         self._asking = set[asyncio.Timeout]()
         self._stopped = False
 
@@ -68,7 +69,9 @@ class Labels:
                 self._asking.add(limit)
                 try:
                     if found := await asyncio.to_thread(self._exchange, claim):
-                        await self._label(claim, found)
+                        async with self._places.one(claim.tenant_id) as free:
+                            if free:
+                                await self._label(claim, found)
                 finally:
                     self._asking.discard(limit)
         except (BichatError, TimeoutError) as error:
@@ -105,6 +108,7 @@ class Labels:
         text, end = await self._ask(call)
         usage = _usage(call, text, end)
         metrics.tokens(call.model, usage)
+        await self._kit.limits.used(claim.tenant_id, usage.total_tokens)
         if label := cleaned(text):
             command = LabelDialogue(dialogue_id=claim.dialogue_id, label=label, model=call.model, usage=usage)
             await self._kit.executor.execute(command, Metadata(

@@ -22,6 +22,7 @@ from bichat.deltas import Deltas
 from bichat.errors import Unavailable
 from bichat.errors.model import WorkerStopped
 from bichat.events.ledger import Ledger
+from bichat.limits import Limits
 from bichat.model import Model
 from bichat.projections import replies
 from bichat.tokens import count
@@ -32,6 +33,7 @@ from bichat.workers.functions.toolbox import Toolbox
 from bichat.workers.kit import Kit
 from bichat.workers.labels import Labels
 from bichat.workers.life import LOOKED, Life
+from bichat.workers.places import Places
 from bichat.workers.prompts import Prompts
 from bichat.workers.turn import Turn
 
@@ -65,19 +67,21 @@ class ReplyWorker:
             prompts=Prompts(ledger),
             models=tuple(name for name in names if name),
             budget=config.context_tokens,
+            limits=Limits(config),
             quiet=lambda: config.bichat_off_peak.open_at(clock()),
         )  # fmt: skip
         metrics.configured(self._kit.models)
         self._auto_label = config.bichat_auto_label
         # Leases are held under this name, so it must be this worker's alone.
         self._name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+        self._most = config.bichat_model_concurrency
         self._concurrency, self._off_peak = concurrency, config.bichat_off_peak_concurrency
         self._pool = AsyncConnectionPool(
             config.database_url or "", min_size=1, max_size=3, open=False, timeout=5,
             kwargs={"autocommit": True, "application_name": "bichat worker", "connect_timeout": 5},
             configure=_hurry,
         )  # fmt: skip
-        self._labels = Labels(self._kit, self._name)
+        self._labels = Labels(self._kit, self._name, Places(self._pool, self._name, self._most, LEASE))
         self._life = Life(config.database_url or "", self._name)
         self._parked = parked.ParkedQuestions(ledger, executor, self._pool, self._name)
         self._turns: dict[UUID, Turn] = {}
@@ -114,6 +118,7 @@ class ReplyWorker:
                     task.cancel()
                 _, pending = await asyncio.wait(pending, timeout=0.2)
             await self._life.close()
+            await self._kit.limits.close()
             await self._pool.close(timeout=1)
 
     # --- the loops ----------------------------------------------------------------------------------
@@ -125,7 +130,9 @@ class ReplyWorker:
         for places, waits in ((free, False), (later, True)):
             if places > 0:
                 async with self._pool.connection() as connection:
-                    claims = await replies.claim(connection, self._name, places, LEASE, later=waits)
+                    claims = await replies.claim(
+                        connection, self._name, places, LEASE, later=waits, most=self._most
+                    )
                 for claim in claims:
                     self._begin(claim)
 

@@ -120,6 +120,7 @@ class Turn:
             return await self._fail(plan, error)
         finally:
             metrics.tokens(plan.start.model, self._rounds.usage())
+            await self._kit.limits.used(claim.tenant_id, self._rounds.usage().total_tokens)
             await self._kit.deltas.end(claim.dialogue_id, claim.message_id, attempt)
 
     async def _complete(self, plan: Plan) -> float:

@@ -14,6 +14,7 @@ from bichat.doorbell import Doorbell
 from bichat.events.dialogue import ReplyStarted
 from bichat.events.dialogue_state import DialogueState
 from bichat.events.ledger import Ledger, Stream
+from bichat.limits import Limits
 from bichat.model import Model
 from bichat.projections.replies import Claim
 from bichat.workers.functions.toolbox import Toolbox
@@ -41,7 +42,7 @@ def test_a_reply_that_starts_while_the_log_is_looked_at_is_still_wanted(
             kit = Kit(
                 executor=live.executor, ledger=live.ledger, model=model, deltas=deltas, toolbox=Toolbox(()),
                 prompts=Prompts(live.ledger),
-                models=("first",), budget=1000, quiet=lambda: True,
+                models=("first",), budget=1000, quiet=lambda: True, limits=Limits(live.config),
             )  # fmt: skip
             turn = Turn(kit, claim, "test")
             load, looked, started = Ledger.load, threading.Event(), threading.Event()
