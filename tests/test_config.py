@@ -12,6 +12,7 @@ from bichat.errors.unusable import WrongSetting
 KEY = "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY="
 GIVEN = {
     "DATABASE_URL": "postgresql://me:secret@db/bichat",
+    "DATABASE_READ_URL": "postgresql://replica/x?sslmode=require",
     "REDIS_URL": "redis://cache",
     "BICHAT_DATA_DIR": "/somewhere",
     "BICHAT_HOST": "0.0.0.0",
@@ -97,6 +98,7 @@ def test_empty_counts_as_not_given(empty: str) -> None:
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317"),
         ("BICHAT_READY_LAG_SECONDS", "0"),
         ("BICHAT_ARCHIVE_AFTER", "0"),
+        ("DATABASE_READ_URL", "postgresql://a,b/x"),
         ("BICHAT_METRICS_PORT", "65536"),
         ("BICHAT_RATE_LIMIT", "600"),
         ("BICHAT_RATE_LIMIT", "0/minute"),

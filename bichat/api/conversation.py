@@ -99,7 +99,7 @@ class Conversation:
         whose = (who.tenant_id, telling.dialogue_id, who.id)
         events: list[bytes] = []
         try:
-            async with self._parts.reads.tenant(who.tenant_id) as connection:
+            async with self._parts.reads.tenant(who.tenant_id, live=True) as connection:
                 if telling.only:
                     since = telling.mark.version
                     if reply := await transcripts.reply(

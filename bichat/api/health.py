@@ -37,7 +37,11 @@ async def ready(request: Call) -> Health:
         found = await watches.builds.look()
     except Unavailable:
         raise NotReady(why="The database cannot be read, or is not migrated.") from None
-    if why := ailing(found, request.parts.config.bichat_ready_lag_seconds):
+    longest, lag = request.parts.config.bichat_ready_lag_seconds, request.parts.reads.replica_lag
+    why = ailing(found, longest)
+    if lag > longest:
+        why = f"{why} The replica that queries are read from is {lag:.0f} s behind the log.".strip()
+    if why:
         raise NotReady(why=why)
     return Health()
 

@@ -84,7 +84,7 @@ class TenantLog:
         self, query: bytes, values: dict[str, Any], *, planned: bool = False
     ) -> list[tuple[Any, ...]]:
         """What a query finds, in a transaction of its own, in the tenant's view."""
-        async with self._reads.tenant(self.tenant_id) as connection, connection.transaction():
+        async with self._reads.tenant(self.tenant_id, live=True) as connection, connection.transaction():
             if planned:
                 await connection.execute(_block("plan"), prepare=False)
             cursor = connection.cursor(binary=True, row_factory=tuple_row)

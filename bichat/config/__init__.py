@@ -30,6 +30,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     database_url: str | None = None
     keys_database_url: str | None = None
+    database_read_url: str | None = None
+    """A streaming replica of `database_url`, one server, for queries; `None`: they go there as well."""
     redis_url: str | None = None
     analytics_database_url: str | None = None
     """The business database, as a role that can only read it; `{tenant}` in it stands for the tenant's id."""
@@ -148,6 +150,8 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         raise WrongSetting(name="POSTGRES_ENABLE_DB_FUNCTIONS", reason="must not be set")
     if config.database_url and config.bichat_master_key is None:
         raise WrongSetting(name="BICHAT_MASTER_KEY", reason="must be given when DATABASE_URL is")
+    if config.database_read_url and not config.database_url:
+        raise WrongSetting(name="DATABASE_READ_URL", reason="needs DATABASE_URL")
     if config.bichat_jwt_secret and config.bichat_jwt_public_key:
         raise WrongSetting(name="BICHAT_JWT_PUBLIC_KEY", reason="give this or BICHAT_JWT_SECRET, not both")
     if (config.bichat_tls_cert is None) != (config.bichat_tls_key is None):
@@ -190,6 +194,7 @@ def _written(value: object) -> str:
 _READERS: dict[str, Callable[[str, str], object]] = {
     "database_url": values.url("postgresql", "postgres"),
     "keys_database_url": values.url("postgresql", "postgres"),
+    "database_read_url": values.one_server,
     "analytics_database_url": values.url("postgresql", "postgres"),
     "redis_url": values.url("redis", "rediss", "unix"),
     "openai_base_url": values.url("http", "https"),

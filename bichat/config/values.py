@@ -6,7 +6,7 @@ import base64
 import binascii
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from bichat.errors.unusable import WrongSetting
 
@@ -66,6 +66,14 @@ def url(*schemes: str) -> Callable[[str, str], str]:
         return text
 
     return read
+
+
+def one_server(name: str, text: str) -> str:
+    """The URL of one Postgres server: libpq would take several, and connect to now this one, now that one."""
+    url("postgresql", "postgres")(name, text)
+    if "," in urlsplit(text).netloc or "," in parse_qs(urlsplit(text).query).get("host", [""])[0]:
+        raise WrongSetting(name=name, reason="must name one server")
+    return text
 
 
 def origins(name: str, text: str) -> tuple[str, ...]:

@@ -1,105 +1,87 @@
-"""Reading on behalf of who asks: a pool of connections that see one tenant at a time."""
+"""Reading on behalf of who asks: from the database or its replica, and waiting for read models."""
 
 from __future__ import annotations
 
 import asyncio
-import select
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 from uuid import UUID
 
-import psycopg
-from anyio import CancelScope
 from psycopg import AsyncConnection
-from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
-from bichat.errors import ReadModelBehind, ReadsUnavailable, Stopping, Unavailable
-from bichat.projections.sql import statement
-from bichat.projections.versions import MODELS
+from bichat.errors import ReadModelBehind, Unavailable
+from bichat.projections.replica import Replica
+from bichat.projections.source import SHAPES, Bound, Source
 
 POLL = 0.015
 """Seconds between two looks at the checkpoints while somebody waits for one."""
-_SHAPES = {model.name: model.shape for model in MODELS}
-
-
-class Bound(AsyncConnection[Any]):
-    """A connection that remembers whose rows it shows, to be told only when that changes.
-
-    The binding is the session's: in a transaction of its own for each answer, it halves what a process
-    can answer (docs/decisions/0004).
-    """
-
-    tenant_id: UUID | None = None
-
-    async def bind(self, tenant_id: UUID) -> None:
-        """Shows the rows of this tenant from now on."""
-        if self.tenant_id != tenant_id:
-            self.tenant_id = None
-            await self.execute(statement("reads", "bind"), (str(tenant_id),))
-            self.tenant_id = tenant_id
 
 
 class Reads:
-    """An async pool on the role `bichat_reader`, and the one place that waits for read models."""
+    """What queries read, and the one place that waits for read models.
 
-    def __init__(self, database_url: str, *, size: int = 8, patience: float = 5.0) -> None:
+    Queries go to the replica, if there is one and it can be relied on; what waits for them looks at the
+    checkpoints there. What says where the log is now, what shows the log itself, streams, and what
+    concerns the installation, is read from the primary.
+    """
+
+    def __init__(
+        self, database_url: str, *, replica_url: str | None = None, size: int = 8, patience: float = 5.0
+    ) -> None:
         """`patience`: seconds that a request waits for a connection."""
-        self._pool: AsyncConnectionPool[Bound] = AsyncConnectionPool(
-            database_url, connection_class=Bound, min_size=1, max_size=size, max_waiting=4096,
-            timeout=patience, reconnect_timeout=0.5, reconnect_failed=_again, open=False,
-            configure=_configure, check=_check, name="reads",
-            kwargs={
-                "autocommit": True, "prepare_threshold": 0, "connect_timeout": 5,
-                "application_name": "bichat-reads",
-            },
-        )  # fmt: skip
-        self._positions = dict.fromkeys(_SHAPES, -1)
+        self._primary = self._source = Source(database_url, size=size, patience=patience)
+        copy = Source(replica_url, size=size, patience=patience) if replica_url else None
+        self._replica = Replica(self._primary, copy, self._choose) if copy else None
+        self._positions = dict.fromkeys(SHAPES, -1)
         self._moved = asyncio.Event()
         self._waiting = 0
         self._poller: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Starts the pool; it fills in the background."""
-        await self._pool.open()
+        """Starts the pools; they fill in the background."""
+        await self._primary.open()
+        if self._replica:
+            await self._replica.open()
 
     async def close(self) -> None:
         """Ends the connections."""
         if self._poller:
             self._poller.cancel()
-        await self._pool.close()
+        if self._replica:
+            await self._replica.close()
+        await self._primary.close()
 
     @asynccontextmanager
-    async def tenant(self, tenant_id: UUID) -> AsyncIterator[AsyncConnection[Any]]:
-        """A connection that sees this tenant's rows and nothing else; raises `Unavailable` kinds."""
-        async with self.connection() as connection:
+    async def tenant(self, tenant_id: UUID, *, live: bool = False) -> AsyncIterator[AsyncConnection[Any]]:
+        """A connection that sees this tenant's rows and nothing else; raises `Unavailable` kinds.
+
+        `live`: it must not be behind what was just committed.
+        """
+        async with (self._primary if live else self._source).connection() as connection:
             await connection.bind(tenant_id)
             yield connection
 
+    def connection(self) -> AbstractAsyncContextManager[Bound]:
+        """A connection to the primary, for what concerns no tenant; raises `Unavailable` kinds."""
+        return self._primary.connection()
+
     async def head(self) -> int:
         """The position of the log's newest event."""
-        async with self.connection() as connection:
-            row = await (await connection.execute(statement("reads", "head"))).fetchone()
-        return int(row[0]) if row else 0
+        return await self._primary.head()
 
     async def positions(self) -> dict[str, int]:
-        """How far the log is in each read model that serves this code."""
-        async with self.connection() as connection:
-            found = await (await connection.execute(statement("reads", "positions"))).fetchall()
-        return {name: position for name, shape, position in found if _SHAPES.get(name) == shape}
-
-    @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Bound]:
-        """A connection for what concerns no tenant; raises `Unavailable` kinds."""
-        # Shielded: a client that goes away has its request cancelled at every await, and the pool, cancelled
-        # while it takes a connection back, loses that for good.
-        with _available(), CancelScope(shield=True):
-            async with self._pool.connection() as connection:
-                yield connection
+        """How far the log is in each read model that serves this code, where queries go."""
+        return await self._source.positions()
 
     def pool(self) -> dict[str, int]:
-        """How busy the connections are, in `psycopg_pool`'s words."""
-        return self._pool.get_stats()
+        """How busy the connections are that queries use, in `psycopg_pool`'s words."""
+        return self._source.stats()
+
+    @property
+    def replica_lag(self) -> float:
+        """For how many seconds the replica, if it is read, has lacked something that is in the log."""
+        return self._replica.lag if self._replica and self._source is not self._primary else 0.0
 
     async def caught_up(self, name: str, position: int, timeout: float = 5.0) -> None:  # noqa: ASYNC109
         """Returns once the read model holds the log up to `position`; else raises `ReadModelBehind`.
@@ -124,44 +106,27 @@ class Reads:
         """The read models that do not hold the log up to `position` after some seconds, if there are any."""
 
         waited = await asyncio.gather(
-            *(self.caught_up(name, position) for name in _SHAPES), return_exceptions=True
+            *(self.caught_up(name, position) for name in SHAPES), return_exceptions=True
         )
-        return [name for name, error in zip(_SHAPES, waited, strict=True) if error]
+        return [name for name, error in zip(SHAPES, waited, strict=True) if error]
 
     async def _poll(self) -> None:
         """Shared by all who wait; ends with the last of them."""
         while self._waiting:
             with suppress(Unavailable):  # who waits will see that nothing moves
-                self._positions = await self.positions()
-                self._moved.set()
-                self._moved = asyncio.Event()
+                source = self._source
+                found = await source.positions()
+                if source is self._source:
+                    self._positions = found
+                    self._moved.set()
+                    self._moved = asyncio.Event()
             await asyncio.sleep(POLL)
 
-
-@contextmanager
-def _available() -> Iterator[None]:
-    try:
-        yield
-    except PoolClosed:
-        raise Stopping from None
-    except (PoolTimeout, TooManyRequests):
-        raise ReadsUnavailable(reason="no connection is free") from None
-    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-        raise ReadsUnavailable(reason=type(error).__name__) from error
-
-
-async def _configure(connection: AsyncConnection[Any]) -> None:
-    await connection.execute(statement("reads", "configure"), prepare=False)
-
-
-async def _again(pool: AsyncConnectionPool[Any]) -> None:
-    """Goes on trying twice a second: the pool's own waits grow, and then it comes back late."""
-    await pool.check()
-
-
-async def _check(connection: AsyncConnection[Any]) -> None:
-    """Asks a connection whether it lives, but only when its socket has something to say while idle."""
-    poll = select.poll()
-    poll.register(connection.pgconn.socket, select.POLLIN)
-    if poll.poll(0):
-        await AsyncConnectionPool.check_connection(connection)
+    def _choose(self, source: Source, positions: dict[str, int] | None) -> bool:
+        """Sends queries there from now on, unless somebody has waited for more than is known to be there."""
+        if positions is not None:
+            if any(positions.get(name, -1) < waited for name, waited in self._positions.items()):
+                return False
+            self._positions = positions
+        self._source = source
+        return True

@@ -40,7 +40,7 @@ def run_api(config: Config) -> None:
         executor = Executor(ledger, on_commit=doorbell.ring)
         executor.start()
         stack.callback(executor.close)
-        reads = Reads(opened.url(config))
+        reads = Reads(opened.url(config), replica_url=config.database_read_url)
         search = Search(reads, Embedders(config))
         parts = Parts(config, executor, reads, Deltas(opened.redis_url(config)), search)
         server.run(create_app(parts), config)

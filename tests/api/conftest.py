@@ -56,7 +56,7 @@ def served(config: Config, *, reads_from: str | None = None) -> Iterator[Api]:
         stop = threading.Event()
         _thread(stack, project.run, config.database_url, Feed(ledger.keys), doorbell, stop)
         stack.callback(stop.set)
-        reads = Reads(reads_from or config.database_url)
+        reads = Reads(reads_from or config.database_url, replica_url=config.database_read_url)
         search = Search(reads, Embedders(config))
         parts = Parts(config, executor, reads, Deltas(config.redis_url), search)
         running, socket = server(create_app(parts), tls.serving(config)), listen("127.0.0.1", 0)

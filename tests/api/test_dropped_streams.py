@@ -40,7 +40,7 @@ def test_streams_dropped_at_any_moment_leave_every_connection_in_its_pool(
     deadline = time.monotonic() + 10
     while lost and time.monotonic() < deadline:
         time.sleep(0.2)
-        stats = api.reads._pool.get_stats()
+        stats = api.reads._primary._pool.get_stats()
         lost = stats.get("pool_size", 0) - stats.get("pool_available", 0)
     assert lost == 0
     assert anna.get("/v1/dialogues").status_code == 200
