@@ -5,7 +5,9 @@ select
   set_config('idle_in_transaction_session_timeout', '30s', true),
   set_config('work_mem', '32MB', true),
   set_config('max_parallel_workers_per_gather', '0', true),
-  set_config('jit', 'off', true)
+  set_config('jit', 'off', true),
+  -- A query of a worker that was killed must not go on for nobody.
+  set_config('client_connection_check_interval', '1s', true)
 
 -- name: too_much
 -- What this role could do beyond reading, by itself or as another that it may become. No row: nothing.

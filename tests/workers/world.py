@@ -32,6 +32,7 @@ from bichat.events.feed import Feed
 from bichat.events.ledger import Ledger
 from bichat.model import Model
 from bichat.workers import project
+from bichat.workers.functions.toolbox import Toolbox
 from bichat.workers.reply import ReplyWorker
 from tests.examples import MASTER_KEY, by, opened, question, start
 
@@ -131,13 +132,15 @@ async def worker(
     silence: float = 5,
     concurrency: int = 8,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    toolbox: Toolbox | None = None,
 ) -> AsyncIterator[asyncio.Event]:
     """A reply worker in this loop; gives its stop event and stops it in the end."""
     stop = asyncio.Event()
     deltas, model = Deltas(world.config.redis_url or ""), Model(world.config, silence=silence)
     replying = ReplyWorker(
-        world.config, world.ledger, world.executor, model, deltas, concurrency=concurrency, clock=clock
-    )
+        world.config, world.ledger, world.executor, model, deltas,
+        toolbox=toolbox, concurrency=concurrency, clock=clock,
+    )  # fmt: skip
     task = asyncio.create_task(replying.run(stop))
     try:
         yield stop
