@@ -131,8 +131,8 @@ def cleaned(said: str) -> str:
     label = next(filter(None, (line.strip(_AROUND) for line in lines)), "")
     if len(label) <= LONGEST:
         return label
-    words = label[: LONGEST - 1]
-    return (words.rsplit(" ", 1)[0] if " " in words else words) + "…"
+    words = label[:LONGEST]
+    return (words.rsplit(" ", 1)[0] if " " in words else words[:-1]) + "…"
 
 
 def _usage(call: ChatRequest, said: str, end: Chunk) -> Usage:
