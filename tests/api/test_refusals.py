@@ -134,12 +134,6 @@ def test_what_is_not_there_is_a_problem_too(anna: httpx.Client) -> None:
     allowed = check(anna.put("/v1/dialogues"), 405).headers["allow"]
     assert set(allowed.split(", ")) == {"GET", "OPTIONS", "POST"}
     check(anna.post("/v1/dialogues", content=b"x" * 4_000_001), 413)
-    for later in (
-        "/v1/prompts",
-        "/v1/search",
-        "/v1/embeddings",
-    ):
-        check(anna.get(later), 404)
 
 
 def test_nobody_reaches_what_is_anothers(api: Api, anna: httpx.Client) -> None:
