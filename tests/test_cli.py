@@ -39,6 +39,8 @@ VERBS = (
     "replies",
     "replies list",
     "replies retry",
+    "usage",
+    "health",
 )
 _OURS = re.compile("BICHAT_|OPENAI_|DATABASE_URL|REDIS_URL|KEYS_DATABASE_URL")
 
@@ -222,6 +224,7 @@ def serve(environ: dict[str, str], llmock: LLMock, tmp_path: Path) -> Iterator[S
         "OPENAI_BASE_URL": llmock.base_url("openai"),
         "OPENAI_API_KEY": "x",
         "BICHAT_AUTO_LABEL": "off",
+        "BICHAT_FUNCTIONS": "off",
     }
     serving = Serve(settings, tmp_path / "serve.log")
     try:

@@ -71,7 +71,8 @@ async def show(
 
 
 def _told(found: list[costs.Spent]) -> Spending:
-    whole, tokens = costs.total(found), sum(one.used.total_tokens for one in found)
+    whole = costs.total(found)
+    tokens = sum(one.used.prompt_tokens + one.used.completion_tokens for one in found)
     return Spending(
         data=[
             Used(

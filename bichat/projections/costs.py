@@ -71,4 +71,4 @@ def _cost(used: Used, prices: Prices | None) -> Cost:
     amount = None
     if prices:
         amount = prices.cost(used.model or "", used.prompt_tokens, used.completion_tokens)
-    return Cost(None, used.total_tokens) if amount is None else Cost(amount)
+    return Cost(None, used.prompt_tokens + used.completion_tokens) if amount is None else Cost(amount)
