@@ -60,6 +60,7 @@ from tests.examples import (
 )
 
 BUILDS = [Build(model, 1) for model in MODELS]
+OF_DIALOGUES = [build for build in BUILDS if build.model.subject == "dialogue"]
 Pick = tuple[int, int, int]
 
 

@@ -20,7 +20,7 @@ from bichat.projections.load import Loader, Target, pieces
 from bichat.projections.parking import Parked
 from bichat.projections.read_model import NEVER, Build, Erasure, Piece, Row
 from bichat.projections.runner import connect
-from tests.projections.histories import BUILDS, histories, history, tables, without_keys
+from tests.projections.histories import BUILDS, OF_DIALOGUES, histories, history, tables, without_keys
 
 ALL = 10**9
 
@@ -161,7 +161,7 @@ def test_an_event_that_cannot_be_read_or_is_gone_parks_its_dialogue_alone(
     if last:
         assert parked == []  # what is cut off at the end shows in no fold
     else:
-        assert {t for t, _ in parked} == {0, 1, 2, 3}
+        assert {BUILDS[t].id for t, _ in parked} == {build.id for build in OF_DIALOGUES}
         assert {one.dialogue_id for _, one in parked} == {bad.stream_id}
         assert {one.version for _, one in parked} == {bad.version + (what is gone)}
 
