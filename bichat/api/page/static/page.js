@@ -7,7 +7,8 @@ const main = document.getElementById("main");
 const path = main.dataset.path;
 const composer = document.getElementById("composer");
 const message = composer?.elements.message;
-const draft = `draft ${composer?.getAttribute("action")}`;
+const person = document.querySelector(".person")?.textContent; // a draft is nobody else's
+const draft = `draft of ${person} for ${composer?.getAttribute("action")}`;
 
 if (path) {
   scrollTo(0, document.documentElement.scrollHeight);
@@ -60,7 +61,7 @@ async function ask(form) {
 document.addEventListener("submit", async (event) => {
   const form = event.target;
   if (form.method === "get") return search(event, form);
-  if ("plain" in form.dataset) return sessionStorage.clear();
+  if ("plain" in form.dataset) return form.matches(".who") && sessionStorage.clear(); // signed out
   event.preventDefault();
   if (form.ariaBusy === "true") return;
   const told = form.querySelector(".refused");
