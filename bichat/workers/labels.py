@@ -74,7 +74,9 @@ class Labels:
                                 await self._label(claim, found)
                 finally:
                     self._asking.discard(limit)
-        except (BichatError, TimeoutError) as error:
+        except TimeoutError:
+            log.info("The dialogue has no label yet: the model takes too long")
+        except BichatError as error:
             log.info("The dialogue has no label yet: %s", described(error))
         except Exception:
             log.exception("a label met an error of the worker's own")
