@@ -43,6 +43,12 @@ MESSAGES = (
     "Drei Mitarbeiter der Buchhaltung gehen nächstes Jahr in Rente.",
     "Die Retourenquote bei Kleidern liegt bei 52 Prozent.",
     "Das neue Kassensystem fiel am Black Friday zweimal aus.",
+    "Invoice R-2024-0817 to Meyer & Sons is paid in part.",
+    "Invoice R-2024-0871 to Meyer & Sons was sent twice.",
+    "Invoice R-2023-0817 to Mayer Ltd is cancelled.",
+    "Order 4711 left the warehouse on Tuesday.",
+    "Order 4117 waits for a part from Turin.",
+    "Campaign WINTER23 brought 900 orders.",
 )
 
 QUERIES: tuple[tuple[str, int], ...] = (
@@ -76,4 +82,9 @@ QUERIES: tuple[tuple[str, int], ...] = (
     ("pensionierungen im Rechnungswesen", 37),
     ("Krankheitstage der Belegschaft", 25),
     ("Kunden die nicht zahlen", 1),
+    ("R-2024-0871", 41),
+    ("what about R-2023-0817", 42),
+    ("order 4117", 44),
+    ("where is 4711?", 43),
+    ("WINTER23 orders", 45),
 )

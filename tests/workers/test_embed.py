@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -32,7 +29,6 @@ from tests.workers.vectors import SIZE, Vectors, answer, served, vector
 from tests.workers.world import World, world
 
 pytestmark = pytest.mark.anyio
-SQL = vectors.Store(1, "public")
 
 
 @pytest.fixture
@@ -121,13 +117,14 @@ async def test_a_small_tenant_in_a_large_store_gets_its_own(
     texts = [f"margin {word}" for word in ("east", "west", "north", "south", "abroad")]
     await say(live, *texts)
     with embedding(live.config, live.ledger):
-        [model] = await until(live.config)
+        await until(live.config)
         near = vectors.written(vector("margin east"))
         rows(
             live,
             "insert into bichat.vectors_1 select gen_random_uuid(), gen_random_uuid(),"
-            f" '{OTHER_TENANT}', 'eve', '\\x00', ('{near}'::vector + array(select random() / 9 + 0 * g"
-            f" from generate_series(1, {SIZE}))::vector)::halfvec from generate_series(1, 3000) g returning 1",
+            f"'{OTHER_TENANT}', 'eve', '\\x00', ('{near}'::vector + array(select random() / 9 + 0 * g"
+            f" from generate_series(1, {SIZE}))::vector)::halfvec"
+            " from generate_series(1, 3000) g returning 1",
         )
         found = await find(live.config, embedding=vector("margin east"), top_k=5)
     assert sorted(map(str, contents(found))) == sorted(texts)
@@ -225,22 +222,36 @@ async def test_a_server_that_is_amiss_is_asked_again(
     assert len(told) <= 2, told  # it begins, it is over
 
 
+WORKER = """
+import threading
+from bichat import config
+from bichat.events.feed import Feed
+from bichat.wiring import opened
+from bichat.workers import embed
+
+settings = config.load()
+with opened.keys(settings) as keys:
+    embed.run(settings, Feed(keys), threading.Event(), poll=0.01)
+"""
+
+
 async def test_a_worker_that_was_killed_leaves_nothing_out_and_nothing_twice(
     live: World, provider: Vectors
 ) -> None:
-    provider.says = lambda texts: (time.sleep(0.05), (200, answer(texts)))[1]
+    def says(texts: list[str]) -> tuple[int, Any]:
+        time.sleep(0.05)
+        return 200, answer(texts)
+
+    provider.says = says
     said = [f"text {n}" for n in range(400)]
     await say(live, *said)
-    code = (
-        "import threading\nfrom bichat import config, wiring\nfrom bichat.wiring import opened\n"
-        "from bichat.events.feed import Feed\nfrom bichat.workers import embed\n"
-        "c = config.load()\nwith opened.keys(c) as keys: embed.run(c, Feed(keys), threading.Event(), poll=0.01)"
-    )
     for few in (100, 200):
-        process = subprocess.Popen([sys.executable, "-c", code], env=environment(live.config))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", WORKER, env=environment(live.config)
+        )
         await until(live.config, lambda models, head, few=few: bool(models) and count(live) >= few)  # type: ignore[misc]
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        process.kill()
+        await process.wait()
         assert count(live) < len(said)
     with embedding(live.config, live.ledger):
         await until(live.config)

@@ -1,4 +1,4 @@
-"""A server of embeddings over OpenAI's protocol, real but for its model: words that two texts share are near."""
+"""A server of embeddings over OpenAI's protocol, real but for its model: texts that share words are near."""
 
 from __future__ import annotations
 
