@@ -31,7 +31,7 @@ def environ(
             "DATABASE_URL": module_database_url,
             "BICHAT_MASTER_KEY": base64.b64encode(MASTER_KEY).decode(),
             "BICHAT_DATA_DIR": str(tmp_path_factory.mktemp("cli") / "data"),
-            "BICHAT_PLAINTEXT": "on",
+            "OPENAI_BASE_URL": "http://127.0.0.1:9/v1",
         }
     doorbell.close()
 

@@ -20,6 +20,7 @@ from bichat import logs
 from bichat.api.allowance import Allowance
 from bichat.api.auth import Caller
 from bichat.api.problems import refused
+from bichat.api.renderers import Renderers
 from bichat.commands.command import Command
 from bichat.commands.dialogue import AddMessage, RetryFailedReply, RetryReply, StartDialogue
 from bichat.commands.execute import Executor
@@ -50,8 +51,7 @@ class Parts(Struct, frozen=True):
     """Dialogues that are verified at once: each takes a connection of its own, and a core."""
     exports: CapacityLimiter = field(default_factory=partial(CapacityLimiter, 2))
     """Pages of exports that are made at once, whoever reads them how slowly."""
-    renders: CapacityLimiter = field(default_factory=partial(CapacityLimiter, 2))
-    """Templates that are rendered at once: each is a process, and may take a second."""
+    renderers: Renderers = field(default_factory=Renderers)
 
 
 class Call(Request[Caller, str, State]):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import msgspec
-from anyio import to_thread
 from litestar import Response, Router, delete, get, post, put
 from litestar.params import JSONBody, PathParameter, QueryParameter
 from msgspec import Meta, Struct
@@ -24,8 +22,6 @@ from bichat.errors import Invalid
 from bichat.events.prompt import SYSTEM
 from bichat.projections import cursor, prompts
 from bichat.prompts import LONGEST, NAME, check
-
-T = TypeVar("T")
 
 READERS = {"roles": ("user", "ops")}
 OPS = {"roles": ("ops",)}
@@ -103,8 +99,9 @@ async def show(request: Call, name: Name, min_version: MinVersion = None, at: At
 @put("/{name:str}", status_code=200, opt=OPS)
 async def change(request: Call, name: Name, data: JSONBody[NewPrompt]) -> Response[ChangedPrompt]:
     """Gives a prompt a text, a new version of it; the same text again changes nothing."""
-    await _aside(request, partial(check, name, data.template, request.parts.config.context_tokens))
-    command = ChangePrompt(tenant_id=request.user.tenant_id, name=name, template=data.template)
+    parts, tenant_id = request.parts, request.user.tenant_id
+    await parts.renderers.run(tenant_id, partial(check, name, data.template, parts.config.context_tokens))
+    command = ChangePrompt(tenant_id=tenant_id, name=name, template=data.template)
     return _changed(name, await request.execute(command, data))
 
 
@@ -124,12 +121,8 @@ async def render(
         raise Invalid(field="name", reason=f"{SYSTEM} is no template: the model is shown it as it is")
     found = await prompt(request, name, min_version or 0)
     work = partial(rendering.render, found.template, msgspec.json.encode(data.data))
-    return Rendered(text=await _aside(request, work), version=found.version)
-
-
-async def _aside(call: Call, work: Callable[[], T]) -> T:
-    """In a thread, a few at a time: it may take a second, and the next one waits."""
-    return await to_thread.run_sync(work, limiter=call.parts.renders)
+    text = await request.parts.renderers.run(request.user.tenant_id, work)
+    return Rendered(text=text, version=found.version)
 
 
 def _changed(name: str, outcome: Outcome) -> Response[ChangedPrompt]:

@@ -94,6 +94,7 @@ def change(tenant: UUID | None, name: str, file: TextIO) -> None:
     from bichat import config
     from bichat.api.schemas import REASONS, TEXT
     from bichat.commands.prompt import ChangePrompt
+    from bichat.embedded.smollm import CONTEXT_TOKENS
     from bichat.errors import Invalid
     from bichat.prompts import LONGEST, NAME, check
 
@@ -104,7 +105,9 @@ def change(tenant: UUID | None, name: str, file: TextIO) -> None:
         raise Invalid(field="template", reason=f"is longer than {LONGEST:,} characters")
     if not re.search(TEXT, text):
         raise Invalid(field="template", reason=REASONS[TEXT])
-    check(name, text, config.load().context_tokens)
+    given = config.load()
+    small = CONTEXT_TOKENS if given.brings_model else None
+    check(name, text, given.bichat_context_tokens or small or given.context_tokens)
     with database.opened() as db:
         whose = _tenant(db, tenant)
         done = _execute(db, whose, ChangePrompt(tenant_id=whose, name=name, template=text))

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
+from bichat.api.renderers import WAITING
 from bichat.prompts import BUILT_IN
 from tests.api.conftest import Api
 
@@ -180,3 +181,30 @@ def test_nobody_waits_for_a_hostile_template(olga: httpx.Client, ines: httpx.Cli
     assert reason(told[0]) == ("template", "takes longer than 1 s")
     assert slowest < 0.9
     assert "too large" in reason(ines.post("/v1/prompts/huge/render", json={}))[1]
+
+
+def test_nobody_waits_for_another_tenants_templates_and_nobody_forever(
+    api: Api, olga: httpx.Client, tenant: UUID
+) -> None:
+    put(olga, "endless", "{% set s = [1] %}" + "{% set s = [s, s] %}" * 60 + "{{ s }}")
+    olga.get("/v1/prompts/endless?min_version=1")
+    told = list[int]()
+
+    def render() -> None:
+        with api.client("olga", tenant=str(tenant)) as client:
+            told.append(client.post("/v1/prompts/endless/render", json={}).status_code)
+
+    rendering = [threading.Thread(target=render) for _ in range(WAITING + 2)]
+    for thread in rendering:
+        thread.start()
+    while 503 not in told:
+        assert any(thread.is_alive() for thread in rendering)
+        time.sleep(0.01)
+    with api.client("eve", tenant=str(uuid4()), roles=["user", "ops"]) as eve:
+        put(eve, "hello", "Hello {{ name }}")
+        hello = eve.post("/v1/prompts/hello/render?min_version=1", json={"data": {"name": "Eve"}})
+        assert hello.json()["text"] == "Hello Eve"
+    assert any(thread.is_alive() for thread in rendering), "they are still at it"
+    for thread in rendering:
+        thread.join()
+    assert sorted(told) == [400] * (WAITING + 1) + [503]
