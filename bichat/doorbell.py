@@ -15,7 +15,11 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from bichat import unsaid
+
 LOG, REPLIES, PROMPTS = "bichat:log", "bichat:replies", "bichat:prompts"
+NEWS_KEPT = 60
+"""Seconds for which it is known that what is older than a version is no news: longer than any read takes."""
 _LONGEST_WAIT = 2.0
 """Seconds between two tries to reach Redis, at most."""
 
@@ -42,7 +46,10 @@ class Ear:
 class Doorbell:
     """Rings and listens from threads of its own: no method blocks but `close`, none raises."""
 
-    def __init__(self, redis_url: str) -> None:
+    def __init__(self, redis_url: str, *, hot: bool = True) -> None:
+        """`hot`: answers about dialogues are kept, and are to go when these change."""
+        self._hot = hot
+        self._outdated: dict[UUID, int] = {}
         self._redis = redis.Redis.from_url(
             redis_url, socket_timeout=2.0, socket_connect_timeout=2.0, retry=Retry(NoBackoff(), 0)
         )
@@ -59,6 +66,9 @@ class Doorbell:
 
     def projected(self, versions: Mapping[UUID, int]) -> None:
         """Tells who follows these dialogues that their transcripts have reached these versions."""
+        if self._hot:
+            with self._changed:
+                self._outdated.update(versions)
         self._say(
             {f"bichat:dialogue:{i}": json.dumps({"t": "projected", "v": v}) for i, v in versions.items()}
         )
@@ -110,12 +120,19 @@ class Doorbell:
             with self._changed:
                 self._changed.wait_for(lambda: self._pending or self._closed.is_set())
                 messages, self._pending = self._pending, {}
+                outdated, self._outdated = self._outdated, {}
             if messages:
-                self._publish(messages.items())
+                self._publish(messages.items(), outdated)
 
-    def _publish(self, messages: Iterable[tuple[str, str]]) -> None:
+    def _publish(self, messages: Iterable[tuple[str, str]], outdated: Mapping[UUID, int]) -> None:
         try:
-            with self._redis.pipeline(transaction=False) as pipe:
+            # All or nothing: an old answer must not come in between.
+            with self._redis.pipeline(transaction=bool(outdated)) as pipe:
+                for dialogue_id, version in outdated.items():  # before anybody is told to look
+                    key = unsaid.hot(dialogue_id)
+                    pipe.delete(key)
+                    pipe.hset(key, "version", str(version))
+                    pipe.expire(key, NEWS_KEPT)
                 for channel, message in messages:
                     pipe.publish(channel, message)
                 pipe.execute()

@@ -31,8 +31,15 @@ def forgotten(dialogue_id: UUID) -> str:
     return f"bichat:forgotten:{dialogue_id}"
 
 
+def hot(dialogue_id: UUID) -> str:
+    """The key of the answers about a dialogue (`hot`)."""
+    return f"bichat:hot:{dialogue_id}"
+
+
 async def forget(redis: Any, dialogues: Collection[UUID]) -> bool:
-    """Deletes the words of all attempts in these dialogues; then Redis begins to write its file anew.
+    """Deletes the words of all attempts in these dialogues, and answers about them.
+
+    Then Redis begins to write its file anew.
 
     A server that does not do that on request is taken at its word; False when it was too busy to.
     """
@@ -40,6 +47,7 @@ async def forget(redis: Any, dialogues: Collection[UUID]) -> bool:
         async with redis.pipeline(transaction=False) as pipe:
             for dialogue_id in some:
                 pipe.set(forgotten(dialogue_id), "", ex=REFUSED)
+                pipe.delete(hot(dialogue_id))
             await pipe.execute()
     wanted = {str(dialogue_id) for dialogue_id in dialogues}
     keys = redis.scan_iter(f"{WORDS}*", count=_TOGETHER)

@@ -41,6 +41,7 @@ from bichat.api.parameters import query_names, refuse_unknown
 from bichat.api.problems import PRIVATE, FieldError, fields_of, problem
 from bichat.config import Config
 from bichat.errors import unusable
+from bichat.hot import Hot
 from bichat.metrics import refused
 from bichat.projections.standing import Watches
 
@@ -106,6 +107,7 @@ def create_app(parts: Parts) -> Litestar:
                 "streams": Streams(),
                 "watches": watches,
                 "allowance": Allowance(config, parts.reads),
+                "hot": Hot(config.redis_url) if config.bichat_cache and config.redis_url else None,
             }
         ),
         exception_handlers={HTTPException: page.as_page(of_litestar), Exception: page.as_page(of_bichat)},
@@ -138,6 +140,8 @@ async def _open(app: Litestar) -> AsyncIterator[None]:
         yield
     finally:
         await app.state["allowance"].close()
+        if hot := app.state["hot"]:
+            await hot.close()
         await parts.deltas.close()
         await parts.search.close()
         await parts.reads.close()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from litestar import Response, Router, delete, get, patch, post
+import msgspec
+from litestar import MediaType, Response, Router, delete, get, patch, post
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 
@@ -25,6 +26,7 @@ from bichat.commands.dialogue import (
     UnarchiveDialogue,
 )
 from bichat.errors import Invalid
+from bichat.hot import Hot
 from bichat.projections import dialogues
 
 UNCHANGED = {304: ResponseSpec(data_container=None, description="Still at the version in If-None-Match.")}
@@ -74,13 +76,24 @@ async def show(
     none_match: Annotated[str, HeaderParameter(name="If-None-Match")] = "",
 ) -> Response[Dialogue]:
     """A dialogue in whatever state, with its newest 50 messages."""
+    hot: Hot | None = request.app.state["hot"]
+    whose = (request.user.tenant_id, request.user.id, dialogue_id)
+    if hot and (kept := await hot.find(*whose, min_version or 0)):
+        return _told(*kept, none_match)
     found = await reading.dialogue(request, dialogue_id, min_version or 0)
-    tag = f'"{found.version}"'
-    # Of a parked dialogue text may be gone without a new version.
-    same = found.erased <= found.version
-    if same and (tag in re.findall(r'"[^"]*"', none_match) or none_match.strip() == "*"):
-        return Response(None, status_code=304, headers={"ETag": tag})  # type: ignore[arg-type]
-    return Response(answers.whole(found), headers={"ETag": tag})
+    body = msgspec.json.encode(answers.whole(found))
+    if found.erased > found.version:  # it is parked: text is gone without a new version
+        return _told(found.version, body, none_match="")
+    if hot:
+        hot.keep(*whose, found.version, body)
+    return _told(found.version, body, none_match)
+
+
+def _told(version: int, body: bytes, none_match: str) -> Response[Any]:
+    tag = f'"{version}"'
+    if tag in re.findall(r'"[^"]*"', none_match) or none_match.strip() == "*":
+        return Response(None, status_code=304, headers={"ETag": tag})
+    return Response(body, media_type=MediaType.JSON, headers={"ETag": tag})
 
 
 @patch("/{dialogue_id:str}")

@@ -90,6 +90,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     bichat_plaintext: bool = False
     """Whether to speak to databases, Redis and models on other machines without encryption."""
 
+    bichat_cache: bool = True
+    """Whether answers about dialogues that are being read are kept in Redis."""
     bichat_archive_after: int | None = None
     """Days without a change after which a dialogue is archived; `None`: people do that themselves."""
 
@@ -222,6 +224,7 @@ _READERS: dict[str, Callable[[str, str], object]] = {
     "bichat_tls_cert": lambda name, text: Path(values.text(name, text)),
     "bichat_tls_key": lambda name, text: Path(values.text(name, text)),
     "bichat_plaintext": values.on_off,
+    "bichat_cache": values.on_off,
     "bichat_archive_after": values.whole_number(1, 36_500),
     "bichat_ready_lag_seconds": values.whole_number(1, 86_400),
     "bichat_metrics_port": values.whole_number(1, 65_535),

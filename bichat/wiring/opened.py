@@ -73,7 +73,7 @@ def keys(config: Config) -> Iterator[KeyStore]:
 @contextmanager
 def doorbell(config: Config) -> Iterator[Doorbell]:
     """The doorbell, closed in the end."""
-    doorbell = Doorbell(redis_url(config))
+    doorbell = Doorbell(redis_url(config), hot=config.bichat_cache)
     try:
         yield doorbell
     finally:
