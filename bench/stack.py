@@ -38,6 +38,7 @@ class Stack:
             "OPENAI_BASE_URL": model_url,
             "BICHAT_MODEL": "gpt-4o-mini",
             "BICHAT_AUTO_LABEL": "off",  # one call for one answer
+            "BICHAT_FUNCTIONS": "off",
             "BICHAT_PORT": str(self.port),
             "BICHAT_JWT_SECRET": self.secret,
             "BICHAT_MASTER_KEY": base64.b64encode(bytes(32)).decode(),

@@ -122,6 +122,7 @@ def test_serve_chat_and_health_work_with_a_certificate_which_is_renewed_without_
         **environ, "BICHAT_PORT": str(free_port()), "OPENAI_BASE_URL": llmock.base_url("openai"),
         "OPENAI_API_KEY": "x", "BICHAT_TLS_CERT": str(cert), "BICHAT_TLS_KEY": str(key),
         "BICHAT_AUTO_LABEL": "off",
+        "BICHAT_FUNCTIONS": "off",
     }  # fmt: skip
     llmock.reply("Paris, of course.", times=None)
     serving = Serve(settings, tmp_path / "serve.log")
