@@ -23,6 +23,7 @@ from limits import (
     RateLimitItemPerSecond,
 )
 from limits.aio.storage import RedisStorage
+from limits.aio.storage.redis.bridge import RedisBridge
 from limits.aio.strategies import FixedWindowRateLimiter, RateLimiter, SlidingWindowCounterRateLimiter
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -51,6 +52,22 @@ _ITEMS: dict[str, type[RateLimitItem]] = {
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_COUNT = f"""
+local function acquire(KEYS, ARGV)
+{RedisBridge.SCRIPT_ACQUIRE_SLIDING_WINDOW.decode()}
+end
+for n = 1, #KEYS / 2 do
+    if not acquire({{KEYS[2 * n - 1], KEYS[2 * n]}}, {{ARGV[2 * n - 1], ARGV[2 * n], 1}}) then
+        for counted = 1, n - 1 do
+            redis.call('decr', KEYS[2 * counted])
+        end
+        return n
+    end
+end
+return 0
+"""
+"""The library's script, for several limits in one round trip: gives the number of the one that refuses."""
+
 log = logging.getLogger(__name__)
 
 
@@ -64,6 +81,7 @@ class Limits:
         self._tokens = _item(config.bichat_token_limit, "tokens")
         self._link = _Link(config.redis_url or "")
         self._requests = SlidingWindowCounterRateLimiter(self._link.storage)
+        self._count = self._link.redis.register_script(_COUNT)
         # Tokens are counted when they are spent already: what is over the limit has to be counted too.
         self._spent = FixedWindowRateLimiter(self._link.storage)
 
@@ -72,11 +90,20 @@ class Limits:
         await self._link.close()
 
     async def request(self, tenant_id: UUID, user_id: str) -> None:
-        """Counts a request; raises `RateLimited`, and then it was not counted for its tenant."""
+        """Counts a request, for its user and its tenant at once; raises `RateLimited`, and counts nothing."""
+        limits: list[tuple[str, RateLimitItem, tuple[str, ...]]] = []
         if self._user:
-            await self._count(self._user, "user", str(tenant_id), _hashed(tenant_id, user_id))
+            limits.append(("user", self._user, (str(tenant_id), _hashed(tenant_id, user_id))))
         if self._tenant:
-            await self._count(self._tenant, "tenant", str(tenant_id))
+            limits.append(("tenant", self._tenant, (str(tenant_id),)))
+        if not limits:
+            return
+        keys = [name for _, item, key in limits for name in self._link.names(item, key)]
+        sizes = [number for _, item, _ in limits for number in (item.amount, item.get_expiry())]
+        if refused := await self._link.answer(self._count, keys, sizes):
+            whose, item, key = limits[refused - 1]
+            seconds = await self._seconds(self._requests, item, *key)
+            raise RateLimited(whose=whose, limit=_said(item), seconds=seconds)
 
     async def asking(self, tenant_id: UUID) -> TokensSpent | None:
         """Why nothing more may be asked of the model now, if the tokens are spent."""
@@ -91,12 +118,6 @@ class Limits:
         if self._tokens and tokens > 0:
             await self._link.answer(self._spent.hit, self._tokens, str(tenant_id), cost=tokens)
 
-    async def _count(self, item: RateLimitItem, whose: str, *key: str) -> None:
-        if await self._link.answer(self._requests.hit, item, *key) is not False:
-            return
-        seconds = await self._seconds(self._requests, item, *key)
-        raise RateLimited(whose=whose, limit=_said(item), seconds=seconds)
-
     async def _seconds(self, limiter: RateLimiter, item: RateLimitItem, *key: str) -> int:
         """Until there is room again, as far as is known; at least one."""
         stats = await self._link.answer(limiter.get_window_stats, item, *key)
@@ -108,16 +129,22 @@ class _Link:
 
     def __init__(self, redis_url: str) -> None:
         # Tries once: a request is not worth a second wait.
-        self._redis: Any = Redis.from_url(
+        self.redis: Any = Redis.from_url(
             redis_url, socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE, retry=Retry(NoBackoff(), 0)
         )
         self.storage = RedisStorage(
             "async+redis://", implementation="redispy", key_prefix="bichat:limits",
-            connection_pool=self._redis.connection_pool,  # type: ignore[arg-type]  # documented, untyped
+            connection_pool=self.redis.connection_pool,  # type: ignore[arg-type]  # documented, untyped
         )  # fmt: skip
         self._lines = asyncio.Semaphore(LINES)
         self._waiting: asyncio.Task[None] | None = None
         """For Redis to come back; None: it is there."""
+
+    def names(self, item: RateLimitItem, key: tuple[str, ...]) -> tuple[str, str]:
+        """Under which the library counts it, in the window before and in this one."""
+        name, storage = item.key_for(*key), self.storage
+        before, now = storage._previous_window_key(name), storage._current_window_key(name)
+        return storage.bridge.prefixed_key(before), storage.bridge.prefixed_key(now)
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -125,7 +152,7 @@ class _Link:
             self._waiting.cancel()
             await asyncio.wait([self._waiting])
         with suppress(*_LOST):
-            await self._redis.aclose()
+            await self.redis.aclose()
 
     async def answer(self, ask: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R | None:
         """What Redis says; None when it is away."""
@@ -148,7 +175,7 @@ class _Link:
         while self._waiting:
             await asyncio.sleep(PAUSE)
             with suppress(*_LOST):
-                await self._redis.ping()
+                await self.redis.ping()
                 self._waiting = None
         log.warning("Redis answers again, so limits hold")
 

@@ -70,6 +70,21 @@ def test_a_tenants_limit_is_for_all_its_users_and_nobody_spends_it_alone(
         assert hammer([api], 4, "ben", tenant) == {200: 3, 429: 1}
 
 
+def test_what_a_tenant_is_refused_is_not_counted_for_the_user(
+    module_database_url: str, redis_url: str
+) -> None:
+    given = config(
+        module_database_url, redis_url,
+        bichat_rate_limit=Rate(6, "hour"), bichat_tenant_rate_limit=Rate(1, "second"),
+    )  # fmt: skip
+    tenant, passed = str(uuid4()), 0
+    with served(given) as api:
+        for _ in range(4):
+            passed += hammer([api], 4, "anna", tenant)[200]
+            time.sleep(1)
+    assert 3 <= passed <= 4  # sixteen were sent, and all but these refused: so six were not used up
+
+
 def refused(whose: str) -> float:
     labels = {"reason": "RateLimited", "whose": whose}
     return REGISTRY.get_sample_value("bichat_http_requests_refused_total", labels) or 0.0
