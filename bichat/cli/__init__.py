@@ -220,7 +220,7 @@ def _can_check_tokens(settings: Config) -> Config:
 
 
 def _welcome(settings: Config, url: str) -> None:
-    click.echo(f"bichat answers at {url}: try {url}/schema, `bichat chat`, or")
+    click.echo(f"bichat answers at {url}: open {url}/bi-chat, try {url}/schema, `bichat chat`, or")
     if settings.bichat_jwt_secret:
         made = _token(settings, LOCAL_TENANT, LOCAL_USER, ("user",), _DAY)
         trust = f" --cacert {shlex.quote(str(settings.bichat_tls_cert))}" if settings.serves_https else ""
