@@ -233,6 +233,8 @@ def _welcome(settings: Config, url: str) -> None:
 
 
 _TRY = """
+  {url}/bi-chat#token={token}
+
   TOKEN={token}
   curl -sSN{trust} {url}/v1/dialogues -H "Authorization: Bearer $TOKEN" \\
     -H 'Accept: text/event-stream' -H 'Content-Type: application/json' \\
