@@ -133,7 +133,7 @@ def test_the_list_is_searched_and_has_pages(somebody: Visitor) -> None:
     assert somebody.get("/bi-chat?state=other").status_code == 400
 
 
-def test_a_long_dialogue_has_pages(somebody: Visitor) -> None:
+def test_a_long_dialogue_has_pages(api: Api, somebody: Visitor) -> None:
     path = somebody.ask("Message 1")
     for n in range(2, 53):
         somebody.fill(f"{path}/messages", message=f"Message {n}")
@@ -146,6 +146,10 @@ def test_a_long_dialogue_has_pages(somebody: Visitor) -> None:
     first = page.all("article", class_="turn")[0].attributes["data-id"]
     piece = read(somebody, f"{path}/messages/{first}")
     assert piece.texts("p", class_="typed") == ["Message 1"]
+    # It is answered after all that was said since, and its answer stands with it.
+    write(api, (UUID(path.rpartition("/")[2]), UUID(str(first))), "At last.")
+    until(lambda: bool(read(somebody, f"{path}/messages/{first}").all("div", class_="answer")))
+    assert read(somebody, f"{path}/messages/{first}").texts("div", class_="answer") == ["At last."]
 
 
 REFUSED: dict[str, tuple[str, int, str]] = {
@@ -214,16 +218,20 @@ def test_what_is_somebody_elses_is_nowhere_to_be_found(
     api: Api, anna: Visitor, other: Callable[[Api], Visitor]
 ) -> None:
     path = anna.ask("Private")
+    anna.fill(f"{path}/archive")
     with closing(other(api)) as them:
-        assert names(read(them, "/bi-chat?q=Private")) == []
-        assert not read(them, f"/bi-chat?undo={path.rpartition('/')[2]}").all("div", id="toast")
+        assert names(read(them, "/bi-chat?q=Private&state=archived")) == []
+        undo = f"/bi-chat?undo={path.rpartition('/')[2]}"
+        assert (
+            len(read(anna, undo).all("div", id="toast")),
+            len(read(them, undo).all("div", id="toast")),
+        ) == (1, 0)
         for theirs, unknown in zip(stranger_paths(path), stranger_paths(f"/bi-chat/{uuid4()}"), strict=True):
             told = [_tried(them, *theirs), _tried(them, *unknown)]
             assert [answer.status_code for answer in told] == [404, 404], theirs
             assert Page(told[0].text).texts("h1") == ["There is nothing here"]
-            assert Page(told[0].text).texts("p", class_="refused") == Page(told[1].text).texts(
-                "p", class_="refused"
-            )
+            lines = [Page(answer.text).texts("p", role="alert") for answer in told]
+            assert lines[0] == lines[1]
     assert read(anna, path).texts("h1") == ["Private"]
 
 
@@ -231,6 +239,12 @@ def _tried(visitor: Visitor, method: str, path: str) -> httpx.Response:
     if method == "POST":
         return visitor.fill(path, message="Mine now", label="Mine now")
     return visitor.request(method, path, headers={"X-CSRF-Token": visitor.csrf})
+
+
+def test_who_comes_back_to_the_address_of_a_form_finds_a_page(somebody: Visitor) -> None:
+    path = somebody.ask()
+    assert somebody.get("/bi-chat/new").headers["Location"] == "/bi-chat"
+    assert somebody.get(f"{path}/messages").headers["Location"] == path
 
 
 def test_every_answer_is_safe_and_private(api: Api, anna: Visitor) -> None:

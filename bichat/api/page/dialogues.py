@@ -12,7 +12,7 @@ from bichat.api import asking, reading
 from bichat.api.call import mint
 from bichat.api.page.answering import asked, changed
 from bichat.api.page.listing import After, Query, Shelf, listing
-from bichat.api.page.rendering import shown
+from bichat.api.page.rendering import moved, shown
 from bichat.api.page.session import PATH
 from bichat.api.page.thread import entries, name
 from bichat.api.page.visit import Visit, id_of
@@ -72,6 +72,12 @@ async def start(request: Visit) -> Response[Any]:
     question = NewMessage(message_id=mint(), role="user", content=data.message, asks=Asked())
     command = StartDialogue(dialogue_id=mint(), user_id=request.user.id, messages=(question,))
     return await asked(request, await request.execute(command, data))
+
+
+@get("/new")
+async def nothing_new(request: Visit) -> Response[Any]:
+    """Where a form was sent that was refused; who comes back to its address wants to ask."""
+    return moved(PATH)
 
 
 @get("/{dialogue_id:str}")
@@ -172,4 +178,6 @@ async def _earlier(request: Visit, found: Dialogue, before: int) -> Dialogue:
     return await reading.waited(request, fetch, found.id)
 
 
-router = Router("/", route_handlers=[home, start, show, rename, archive, restore, delete_by_form, remove])
+router = Router(
+    "/", route_handlers=[home, start, nothing_new, show, rename, archive, restore, delete_by_form, remove]
+)

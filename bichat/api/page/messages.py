@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
+from uuid import UUID
 
 from litestar import Response, Router, get, post
 from litestar.params import QueryParameter
-from msgspec.structs import replace
 
 from bichat.api import asking, reading
 from bichat.api.call import mint
 from bichat.api.page.answering import asked, changed
 from bichat.api.page.dialogues import Id
-from bichat.api.page.rendering import shown
+from bichat.api.page.rendering import moved, shown
 from bichat.api.page.session import PATH
-from bichat.api.page.thread import entries
+from bichat.api.page.thread import Entry
 from bichat.api.page.visit import Visit, id_of
 from bichat.api.parameters import BIGGEST
 from bichat.api.schemas import NewDialogue
 from bichat.commands.dialogue import AddMessage, CancelReply, NewMessage, RetryReply
-from bichat.errors import NotFound
 from bichat.events.dialogue import Asked
 from bichat.events.transcript import Dialogue
 from bichat.projections import transcripts
@@ -37,16 +36,22 @@ async def add(request: Visit, dialogue_id: Id) -> Response[Any]:
     return await asked(request, await request.execute(command, data))
 
 
+@get("/")
+async def nothing(request: Visit, dialogue_id: Id) -> Response[Any]:
+    """Where a form was sent that was refused; who comes back to its address wants the dialogue."""
+    return moved(f"{PATH}/{id_of(dialogue_id)}")
+
+
 @get("/{message_id:str}")
 async def show(request: Visit, dialogue_id: Id, message_id: Id, version: Version = 0) -> Response[str]:
     """One question and what came of it, as a piece of the page; at `version` or newer."""
     wanted, of = id_of(dialogue_id), id_of(message_id, "question")
-    found = await reading.dialogue(request, wanted, version)
-    entry = next((entry for entry in entries(found) if entry.id == str(of)), None)
-    if entry is None or entry.said is None:
-        found = await _around(request, found, message_id)
-        entry = next(entry for entry in entries(found) if entry.id == str(of))
-    return await shown(request, "turn.html", dialogue=found, entry=entry)
+
+    async def fetch() -> _Found | None:
+        return await _find(request, wanted, of)
+
+    found = await reading.waited(request, fetch, wanted, what="question", version=version)
+    return await shown(request, "turn.html", dialogue=found.dialogue, entry=found.entry)
 
 
 @post("/{message_id:str}/cancel")
@@ -67,22 +72,30 @@ def _at(dialogue_id: str, message_id: str) -> str:
     return f"{PATH}/{id_of(dialogue_id)}#turn-{id_of(message_id)}"
 
 
-async def _around(request: Visit, newest: Dialogue, message_id: str) -> Dialogue:
-    """An older question with the messages after it, and its answer wherever that stands."""
+class _Found(NamedTuple):
+    dialogue: Dialogue
+    entry: Entry
+
+    @property
+    def version(self) -> int:
+        return self.dialogue.version
+
+
+async def _find(request: Visit, dialogue_id: UUID, message_id: UUID) -> _Found | None:
+    """A question at any distance, with its answer and calls at any distance from it."""
     who = request.user
-    whose = (who.tenant_id, newest.id, who.id)
+    whose = (who.tenant_id, dialogue_id, who.id)
     async with request.parts.reads.tenant(who.tenant_id) as connection:
-        reply = await transcripts.reply(connection, *whose, id_of(message_id))
-        if reply is None:
-            raise NotFound(what="question")
-        found = await transcripts.messages(connection, *whose, after_seq=reply.turn.seq - 1)
-    if found is None:
-        raise NotFound(what="dialogue")
-    # A retry may have been asked for much later, with a page of other messages between.
-    late = {m.id: m for m in newest.messages if m.reply_to == reply.turn.message_id}
-    late |= {m.id: m for m in (reply.answer,) if m}
-    held = {m.id for m in found.messages}
-    return replace(found, messages=(*found.messages, *(m for m in late.values() if m.id not in held)))
+        turn = await transcripts.turn(connection, *whose, message_id)
+        if turn is None:
+            return None
+        found = await transcripts.messages(connection, *whose, after_seq=turn.seq - 1, limit=1)
+        # Last, so that it is no older than the version that goes with it.
+        reply = await transcripts.reply(connection, *whose, message_id, since_version=0)
+    if found is None or reply is None:
+        return None
+    said = found.messages[0] if found.messages else None
+    return _Found(found, Entry(said=said, turn=reply.turn, calls=reply.calls, answer=reply.answer))
 
 
-router = Router("/{dialogue_id:str}/messages", route_handlers=[add, show, cancel, retry])
+router = Router("/{dialogue_id:str}/messages", route_handlers=[add, nothing, show, cancel, retry])

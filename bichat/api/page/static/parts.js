@@ -39,14 +39,15 @@ export async function replaceFrom(address, ids) {
   return found !== null;
 }
 
-// One question with its reply, read anew; at the end of the thread if it was not there.
+// One question with its reply, read anew; at the end of the thread if it was not there. Null: it is none.
 const reads = new Map(); // by question, counted: an answer that was overtaken by a later one is old
 export async function turn(path, id, version = 0) {
   const mine = (reads.get(id) ?? 0) + 1;
   reads.set(id, mine);
   const found = await load(`${path}/messages/${id}?version=${version}`);
   const now = found?.querySelector(".turn");
-  if (!now || reads.get(id) !== mine) return null;
+  if (reads.get(id) !== mine) return undefined;
+  if (!now) return null;
   const old = document.getElementById(now.id);
   if (old) swap(old, now);
   else document.getElementById("thread").append(now);

@@ -64,7 +64,8 @@ async function hear(event) {
     case "reply.superseded":
       return write(id, "");
     case "message.added":
-      return turn(path, told.message.id, 0);
+      // What asks nothing is read with the rest.
+      return (await turn(path, told.message.id)) === null && refresh();
     case "tool.called":
     case "tool.returned":
       return turn(path, id);
