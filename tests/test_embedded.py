@@ -87,6 +87,15 @@ def test_killing_the_owner_stops_all_its_servers(tmp_path: Path) -> None:
         assert all(eventually(lambda pid=pid: gone(pid)) for pid in pids)  # type: ignore[misc]
 
 
+def test_the_small_model_is_asked_for_answers_and_nothing_else(tmp_path: Path) -> None:
+    """It has one thread: who waits for an answer would wait for a label first."""
+    stores = {"database_url": "postgresql://x/y", "redis_url": "redis://x"}
+    with owned(Config(bichat_data_dir=tmp_path / "data", **stores)) as servers:  # type: ignore[arg-type]
+        comes_along = weights() is not None
+        assert servers.config.bichat_auto_label == (not comes_along)
+        assert servers.config.bichat_functions == (not comes_along)
+
+
 def test_what_was_committed_is_there_after_killing_everything(tmp_path: Path, config: Config) -> None:
     with owner(config.bichat_data_dir) as (process, url, pids):
         note(url, "kept")

@@ -137,5 +137,6 @@ def _filled(config: Config, urls: dict[str, str]) -> Config:
     if "openai_base_url" in wanted:
         tokens = config.bichat_context_tokens or CONTEXT_TOKENS
         wanted |= {"openai_api_key": "local", "bichat_model": MODEL, "bichat_context_tokens": tokens}
-        wanted |= {"bichat_functions": False}  # it would not know how to call one
+        # It knows no functions; its labels are useless, and the next answer would wait for them.
+        wanted |= {"bichat_functions": False, "bichat_auto_label": False}
     return msgspec.structs.replace(config, **wanted)
