@@ -98,10 +98,13 @@ def test_a_page_of_a_long_list_touches_few_blocks(long: psycopg.Connection[Any],
     assert blocks(long, dialogues.MODEL.sql("page"), values) < FEW
 
 
+@pytest.mark.parametrize("most", [None, 8])
 @pytest.mark.parametrize("later", [False, True])
-def test_a_claim_from_long_queues_touches_few_blocks(long: psycopg.Connection[Any], later: bool) -> None:
+def test_a_claim_from_long_queues_touches_few_blocks(
+    long: psycopg.Connection[Any], later: bool, most: int | None
+) -> None:
     """A thousand dialogues wait, 20,000 wait for the night, and so do 20,000 questions in one dialogue."""
-    values = {"holder": "w", "limit": 4, "seconds": 15, "later": later}
+    values = {"holder": "w", "limit": 4, "seconds": 15, "later": later, "most": most}
     assert blocks(long, replies.MODEL.sql("claim"), values) < 2 * FEW
 
 
