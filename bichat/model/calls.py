@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from itertools import count
 
 from bichat.errors.model import ModelNonsense
 from bichat.model.request import Named, ToolCall
@@ -44,11 +45,11 @@ class Calls:
     def whole(self) -> tuple[ToolCall, ...]:
         """The calls, each with an id of its own; what has no name was none."""
         ids, calls = set[str](), list[ToolCall]()
-        for n, call in enumerate(self._calls):
-            id_ = call.id if _ID.fullmatch(call.id) and call.id not in ids else f"call{n:05}"
-            ids.add(id_)
-            if call.name:
-                calls.append(ToolCall(id_, Named(clean(call.name), clean("".join(call.arguments)))))
+        for call in self._calls:
+            if name := clean(call.name):
+                id_ = unused(call.id if _ID.fullmatch(call.id) else "", ids)
+                ids.add(id_)
+                calls.append(ToolCall(id_, Named(name, clean("".join(call.arguments)))))
         return tuple(calls)
 
     def _of(self, part: CallPart) -> _Call:
@@ -60,3 +61,8 @@ class Calls:
                 break
         self._calls.append(_Call(part.index))
         return self._calls[-1]
+
+
+def unused(id_: str, ids: Collection[str]) -> str:
+    """`id_`, or one made up if it is empty or among `ids`: of nine letters, for some servers count them."""
+    return id_ if id_ and id_ not in ids else next(i for n in count() if (i := f"call{n:05}") not in ids)

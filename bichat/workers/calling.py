@@ -14,6 +14,7 @@ from bichat.errors.functions import NothingLeft, TooManyCalls
 from bichat.errors.model import ModelNonsense
 from bichat.events.envelope import Fact
 from bichat.model import ToolCall
+from bichat.model.calls import unused
 from bichat.projections.replies import Claim
 from bichat.workers.functions.function import Context
 from bichat.workers.functions.toolbox import UNKNOWN, Returned, Toolbox, failure
@@ -49,7 +50,7 @@ class Calling:
     async def round(self, attempt: int, number: int, heard: Listening, offered: Sequence[str]) -> list[Fact]:
         """The facts of this round, committed; raises `NotWanted` when the log takes them no more."""
         about = {"dialogue_id": self._claim.dialogue_id, "message_id": self._claim.message_id}
-        calls = tuple(self._calls(number, heard.calls, offered))
+        calls = tuple(self._calls(heard.calls, offered))
         called_ = CallFunctions(**about, attempt=attempt, round=number, said=heard.text, calls=calls)
         await self._commit(called_)
         facts: list[Fact] = list(called(called_))
@@ -63,10 +64,10 @@ class Calling:
             facts.append(returned(returned_))
         return facts
 
-    def _calls(self, number: int, calls: Iterable[ToolCall], offered: Sequence[str]) -> Iterable[Call]:
+    def _calls(self, calls: Iterable[ToolCall], offered: Sequence[str]) -> Iterable[Call]:
         """Under ids that are used once in the attempt: there are servers that count from 0 in each round."""
-        for n, call in enumerate(calls):
-            id_ = call.id if call.id not in self._ids else f"call{number:02}{n:03}"
+        for call in calls:
+            id_ = unused(call.id, self._ids)
             self._ids.add(id_)
             name = call.function.name if call.function.name in offered else UNKNOWN
             yield Call(id=uuid7(), call_id=id_, name=name, arguments=call.function.arguments)
