@@ -4,6 +4,9 @@ What is kept of a dialogue is gone with each of its changes (`Doorbell.projected
 that is read now), so it is never behind what is read by more than the way to Redis. A read that began before
 a change is not kept after it; nor is one of a replica that has not come so far. Were the news of a change
 lost, half a minute is how long that could be noticed. Everything here may be lost at any time.
+
+Asked and told is Redis only of what this process has read before: to try in vain costs a third of an answer
+(docs/decisions/0011), and most dialogues are read once.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ from bichat import unsaid
 
 KEPT = 30
 """Seconds for which an answer is kept."""
+SEEN = 10_000
+"""Of so many dialogues it is known that they were read here."""
 PAUSE = 1.0
 """Seconds without a try after Redis did not answer."""
 _KEEP = """
@@ -47,6 +52,8 @@ class Hot:
             redis_url, socket_timeout=0.25, socket_connect_timeout=0.25, retry=Retry(NoBackoff(), 0)
         )
         self._silent_until = 0.0
+        self._seen: dict[tuple[UUID, str, UUID], int] = {}
+        """At which version each was read here."""
         self._keeping: set[asyncio.Task[Any]] = set()
 
     async def close(self) -> None:
@@ -59,6 +66,8 @@ class Hot:
         self, tenant_id: UUID, user_id: str, dialogue_id: UUID, version: int
     ) -> tuple[int, bytes] | None:
         """The person's answer about the dialogue, at this version or a newer one, and at which."""
+        if (tenant_id, user_id, dialogue_id) not in self._seen:
+            return None
         kept = await self._ask(self._redis.hget, unsaid.hot(dialogue_id), _whose(tenant_id, user_id))
         if not kept:
             return None
@@ -66,7 +75,13 @@ class Hot:
         return (int(found), body) if int(found) >= version else None
 
     def keep(self, tenant_id: UUID, user_id: str, dialogue_id: UUID, version: int, body: bytes) -> None:
-        """Keeps an answer, soon: nobody waits for that."""
+        """Keeps an answer that is given for the second time, soon: nobody waits for that."""
+        whose = tenant_id, user_id, dialogue_id
+        if self._seen.get(whose) != version:
+            if len(self._seen) >= SEEN:
+                self._seen.clear()
+            self._seen[whose] = version
+            return
         keys = unsaid.hot(dialogue_id), unsaid.forgotten(dialogue_id)
         kept = b"%d %s" % (version, body)
         work = self._ask(self._redis.eval, _KEEP, 2, *keys, _whose(tenant_id, user_id), version, kept, KEPT)

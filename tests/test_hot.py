@@ -40,6 +40,7 @@ async def kept(redis_url: str) -> AsyncIterator[Hot]:
 
 async def keep(kept: Hot, *what: Any) -> None:
     kept.keep(*what)
+    kept.keep(*what)
     await asyncio.gather(*kept._keeping)
 
 
@@ -57,8 +58,27 @@ async def test_an_answer_is_found_by_its_person_alone_and_not_when_it_is_too_old
     assert await kept.find(*whose, 8) is None
     dialogue_id = whose[2]
     for tenant, user in ((TENANT, "otto"), (OTHER_TENANT, "anna"), (TENANT, "anna:"), (TENANT, "")):
+        kept.keep(tenant, user, dialogue_id, 7, b"")  # only so it will ask at all
         assert await kept.find(tenant, user, dialogue_id, 0) is None
     assert await kept.find(TENANT, "anna", uuid4(), 0) is None
+
+
+async def test_what_is_read_once_is_not_kept_and_what_others_keep_is_found(
+    kept: Hot, whose: tuple[UUID, str, UUID], redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Hot(redis_url)
+    await keep(other, *whose, 7, b"x")
+    assert await kept.find(*whose, 0) is None
+    kept.keep(*whose, 7, b"y")
+    assert await kept.find(*whose, 0) == (7, b"x")
+    await projected(redis_url, whose[2], 8)
+    kept.keep(*whose, 8, b"y")
+    assert not kept._keeping
+    assert await kept.find(*whose, 0) is None
+    monkeypatch.setattr(hot, "SEEN", 1)
+    kept.keep(TENANT, "anna", uuid4(), 1, b"")
+    assert len(kept._seen) == 1
+    await other.close()
 
 
 async def test_a_change_takes_it_away_and_keeps_out_what_was_read_before(
