@@ -166,10 +166,11 @@ class Runner:
             told = erasures.told(entries)
             gone = {i: version for i, version in told.items() if i in since and version >= since[i]}
             erasures.blank(connection, self.build, gone)
+        subject = self.build.model.subject
         for one in batch.parked:
             with logs.about(tenant_id=one.tenant_id, dialogue_id=one.dialogue_id):
                 log.error(
-                    "%s parked a dialogue from version %s on: %s", self.build.id, one.version, one.error
+                    "%s parked a %s from version %s on: %s", self.build.id, subject, one.version, one.error
                 )
         return batch.events if serves else ()
 

@@ -20,7 +20,7 @@ from msgspec import Struct
 from bichat.errors import Invalid, Unavailable
 from bichat.rendering import child
 
-PATIENCE = 5.0
+PATIENCE = 10.0
 """Seconds that one may take all in all, on a machine that is busy with other things."""
 LONGEST_REASON = 300
 """Characters: it may quote the template or the data."""

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from bichat.api.renderers import WAITING
+from bichat.api import renderers
 from bichat.prompts import BUILT_IN
 from tests.api.conftest import Api
 
@@ -169,23 +169,23 @@ def test_nobody_waits_for_a_hostile_template(olga: httpx.Client, ines: httpx.Cli
     put(olga, "endless", "{% set s = [1] %}" + "{% set s = [s, s] %}" * 60 + "{{ s }}")
     put(olga, "huge", "{{ 'x' * 10**9 }}")
     ines.get("/v1/prompts/huge?min_version=1")
-    slowest, told = 0.0, list[httpx.Response]()
+    answered, told = 0, list[httpx.Response]()
     rendering = threading.Thread(
         target=lambda: told.append(ines.post("/v1/prompts/endless/render?min_version=1", json={}))
     )
     rendering.start()
     while rendering.is_alive():
-        before = time.monotonic()
         assert olga.get("/v1/prompts/huge").status_code == 200
-        slowest = max(slowest, time.monotonic() - before)
+        answered += 1
     assert reason(told[0]) == ("template", "takes longer than 1 s")
-    assert slowest < 0.9
+    assert answered > 5
     assert "too large" in reason(ines.post("/v1/prompts/huge/render", json={}))[1]
 
 
 def test_nobody_waits_for_another_tenants_templates_and_nobody_forever(
-    api: Api, olga: httpx.Client, tenant: UUID
+    api: Api, olga: httpx.Client, tenant: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(renderers, "WAITING", 1)
     put(olga, "endless", "{% set s = [1] %}" + "{% set s = [s, s] %}" * 60 + "{{ s }}")
     olga.get("/v1/prompts/endless?min_version=1")
     told = list[int]()
@@ -194,7 +194,7 @@ def test_nobody_waits_for_another_tenants_templates_and_nobody_forever(
         with api.client("olga", tenant=str(tenant)) as client:
             told.append(client.post("/v1/prompts/endless/render", json={}).status_code)
 
-    rendering = [threading.Thread(target=render) for _ in range(WAITING + 2)]
+    rendering = [threading.Thread(target=render) for _ in range(3)]
     for thread in rendering:
         thread.start()
     while 503 not in told:
@@ -207,4 +207,4 @@ def test_nobody_waits_for_another_tenants_templates_and_nobody_forever(
     assert any(thread.is_alive() for thread in rendering), "they are still at it"
     for thread in rendering:
         thread.join()
-    assert sorted(told) == [400] * (WAITING + 1) + [503]
+    assert sorted(told) == [400, 400, 503]
