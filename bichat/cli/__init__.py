@@ -23,6 +23,7 @@ from bichat.cli.projections import projections
 from bichat.cli.prompts import prompts
 from bichat.cli.replies import replies
 from bichat.cli.rotation import rotate
+from bichat.cli.search import search
 from bichat.cli.usage import usage
 from bichat.config import Config
 from bichat.errors import BichatError
@@ -179,6 +180,7 @@ keys.add_command(rotate)
 bichat.add_command(projections)
 bichat.add_command(prompts)
 bichat.add_command(replies)
+bichat.add_command(search)
 bichat.add_command(usage)
 
 

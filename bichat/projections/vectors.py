@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 from psycopg import AsyncConnection, Connection
-from psycopg.errors import InsufficientPrivilege
+from psycopg.errors import FeatureNotSupported, InsufficientPrivilege, UndefinedFile
 from psycopg.rows import args_row, tuple_row
 
 from bichat.errors import NotSimilar
@@ -122,19 +122,23 @@ def usable(row: tuple[Any, ...] | None) -> str:
 
 def prepare(connection: Connection[Any]) -> str:
     """The schema that pgvector is in, made if need be; raises `NotSimilar`."""
-    row = _extension(connection)
-    if row[0] is None and row[2]:
-        with suppress(InsufficientPrivilege):  # and then it is not there
-            connection.execute(statement("vectors", "install"))
-        row = _extension(connection)
-    return usable(row)
+    with suppress(NotSimilar):
+        return there(connection)
+    with suppress(InsufficientPrivilege, FeatureNotSupported, UndefinedFile):  # and then it is not there
+        connection.execute(statement("vectors", "install"))
+    return there(connection)
 
 
-def _extension(connection: Connection[Any]) -> tuple[Any, ...]:
+def there(connection: Connection[Any]) -> str:
+    """The schema that pgvector is in; raises `NotSimilar` where it cannot be used."""
     with connection.cursor(row_factory=tuple_row) as cursor:
-        row = cursor.execute(statement("vectors", "extension")).fetchone()
-    assert row is not None  # noqa: S101 - a select without from has a row
-    return row
+        return usable(cursor.execute(statement("vectors", "extension")).fetchone())
+
+
+def head(connection: Connection[Any]) -> int:
+    """The position of the log's newest event."""
+    row = connection.execute(statement("vectors", "head")).fetchone()
+    return int(row[0]) if row else 0
 
 
 def models(connection: Connection[Any]) -> list[Model]:

