@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from uuid import UUID
 
 import httpx
 import msgspec
 import pytest
 from llmock.pytest_plugin import LLMock
-from llmock.scenarios import Fail, Match, Reply
+from llmock.scenarios import Fail, Match, Reply, behavior_from_dict
 
 from bichat.deltas import Deltas
 from bichat.doorbell import Doorbell
@@ -107,6 +109,24 @@ def test_a_question_about_the_sales_is_answered_in_four_rounds(
         assert answer.answers
         assert len(llmock.requests) == 4
         assert answer.answers.usage.prompt_tokens == sum(prompt_tokens(llmock)), "of all rounds"
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(("scenario", "failed"), [("which_region", 0), ("hostile", 6)])
+def test_the_scenarios_that_can_be_repeated_by_hand(
+    live: World, llmock: LLMock, sales_url: str, scenario: str, failed: int
+) -> None:
+    """`llmock serve`, `POST /_llmock/scenario` with one of these, and a question to `bichat serve`."""
+    script = json.loads((Path(__file__).parents[1] / "scenarios" / f"{scenario}.json").read_text())
+    llmock.add(*map(behavior_from_dict, script["behaviors"]))
+
+    async def story() -> None:
+        async with worker(live, toolbox=toolbox(sales_url, seconds=1)):
+            dialogue_id, message_id = await live.ask()
+            answer = await live.answer(dialogue_id, message_id)
+        assert answer.content == script["behaviors"][-1]["text"]
+        assert sum(returned.failed for returned in results(live.facts(dialogue_id))) == failed
 
     asyncio.run(story())
 

@@ -6,14 +6,15 @@ import asyncio
 import math
 import re
 from functools import cache
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from msgspec import Meta, Struct
-from pint import UnitRegistry
-from pint.errors import PintError
 
 from bichat.errors.functions import BadArguments
 from bichat.workers.functions.function import Context, function
+
+if TYPE_CHECKING:
+    from pint import UnitRegistry
 
 _TERM = r"(?:%|°?[^\W\d_]\w*)(?:\s*(?:\^|\*\*)\s*-?[1-9])?"
 _UNIT = re.compile(rf"(?:1\s*/\s*)?{_TERM}(?:\s*[*/·]\s*{_TERM}|\s+{_TERM})*")
@@ -51,6 +52,8 @@ async def convert_units(context: Context, asked: Conversion) -> Converted:
 
 
 def _converted(asked: Conversion) -> Converted:
+    from pint.errors import PintError  # noqa: PLC0415 - with its units it takes half a second
+
     units = _units()
     try:
         value = units.Quantity(asked.value, asked.from_unit).to(asked.to_unit).magnitude
@@ -63,5 +66,7 @@ def _converted(asked: Conversion) -> Converted:
 
 @cache
 def _units() -> UnitRegistry[float]:
-    """Those that pint knows; loading them takes longer than converting."""
+    """Those that pint knows."""
+    from pint import UnitRegistry  # noqa: PLC0415
+
     return UnitRegistry(autoconvert_offset_to_baseunit=True)
