@@ -62,7 +62,7 @@ def test_they_are_in_the_document_with_their_refusals(api: Api) -> None:
     document = httpx.get(f"{api.url}/schema/openapi.json").json()
     operation = document["paths"]["/metrics"]["get"]
     assert operation["security"] == [{"bearer": []}]
-    assert set(operation["responses"]) == {"200", "400", "401", "403"}
+    assert set(operation["responses"]) == {"200", "400", "401", "403", "429"}
 
 
 def test_requests_are_counted_by_route_and_never_by_address(api: Api, anna: httpx.Client) -> None:
@@ -133,7 +133,7 @@ def test_read_models_and_the_queue_are_those_of_the_installation(
 
     series = until(api, lambda now: value(now, "bichat_questions", status="waiting") == waiting())
     assert value(series, "bichat_questions_oldest_seconds", status="waiting") > 0
-    build = {"read_model": "transcripts", "version": "1", "build": "1"}
+    build = {"read_model": "transcripts", "version": "2", "build": "1"}
     series = until(api, lambda now: value(now, "bichat_projection_lag_events", **build) == 0)
     assert value(series, "bichat_projection_position", **build) > 0
     assert value(series, "bichat_log_position") >= value(series, "bichat_projection_position", **build)
