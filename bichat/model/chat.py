@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 
 import msgspec
 import openai
@@ -16,14 +15,13 @@ from bichat.config import Config
 from bichat.errors.model import (
     ModelCutOff,
     ModelError,
-    ModelNonsense,
     ModelRefused,
-    ModelSilent,
     ModelUnavailable,
 )
 from bichat.model import wire
 from bichat.model.calls import Calls
 from bichat.model.request import ChatRequest, Chunk
+from bichat.model.server import Server
 from bichat.model.wire import Wire
 
 LONGEST_ANSWER = 400_000
@@ -38,24 +36,14 @@ class Model:
 
     def __init__(self, config: Config, *, silence: float = 60, longest: float = 900) -> None:
         """`silence`: seconds without a chunk, `longest`: seconds of one answer, before giving up."""
-        self._secret, base_url = config.openai_api_key, config.openai_base_url
         self._silence, self._longest, self._nobody = silence, longest, config.brings_model
         # OpenAI's newer models refuse the old name of the limit; many other servers know only that one.
-        self._limit = "max_tokens" if base_url else "max_completion_tokens"
-        self._client = openai.AsyncOpenAI(
-            api_key=self._secret or "none",
-            base_url=base_url,
-            max_retries=0,
-            timeout=openai.Timeout(None, connect=10.0),  # silence is measured from chunk to chunk, below
-            # People's text goes to the server that was named, not where that one points.
-            http_client=openai.DefaultAsyncHttpxClient(
-                follow_redirects=False, event_hooks={"response": [wire.bound]}
-            ),
-        )
+        self._limit = "max_tokens" if config.openai_base_url else "max_completion_tokens"
+        self._server = Server(config, silence)
 
     async def close(self) -> None:
         """Closes the connections."""
-        await self._client.close()
+        await self._server.close()
 
     @metrics.calls
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
@@ -63,7 +51,7 @@ class Model:
         if self._nobody:  # the client would send people's text to its default server
             raise ModelRefused(detail="there is none; OPENAI_API_KEY or OPENAI_BASE_URL bring one")
         deadline = asyncio.get_running_loop().time() + self._longest
-        with self._plainly(ModelUnavailable, offered=bool(request.tools)):
+        with self._server.plainly(ModelUnavailable, offered=bool(request.tools)):
             async with asyncio.timeout(self._silence):
                 response = await self._open(request)
         heard, last, calls = 0, Chunk(), Calls()
@@ -87,7 +75,7 @@ class Model:
             body[self._limit] = body.pop("max_tokens")
         body |= {"stream": True, "stream_options": {"include_usage": True}}
         # The client's plain `post`: its typed models would be built for every word, and checked for none.
-        return await self._client.post(
+        return await self._server.client.post(
             "/chat/completions", cast_to=object, body=body, stream=True, stream_cls=openai.AsyncStream[object]
         )
 
@@ -97,7 +85,7 @@ class Model:
         while True:
             patience = AFTER_FINISH if finished else self._silence
             try:
-                with self._plainly(ModelCutOff):
+                with self._server.plainly(ModelCutOff):
                     async with asyncio.timeout_at(min(clock() + patience, deadline)):
                         chunk = await anext(response, None)
                     if chunk is None:
@@ -111,31 +99,3 @@ class Model:
                 raise
             finished = finished or bool(told.finish)
             yield told
-
-    @contextmanager
-    def _plainly(self, broken: type[ModelError], *, offered: bool = False) -> Iterator[None]:
-        """Turns what the client raises into errors of ours, without a secret or a trace in them."""
-        try:
-            yield
-        except ModelError:
-            raise
-        except openai.APIStatusError as error:
-            wait = wire.retry_after(error.response.headers.get("retry-after", ""))
-            told = self._told(wire.message(error))
-            raise wire.refusal(error.status_code, told, wait, offered=offered) from None
-        except TimeoutError:
-            raise ModelSilent(seconds=f"{self._silence:g}") from None
-        except openai.APIConnectionError as error:
-            cause = error.__cause__ or error
-            raise broken(detail=self._told(str(cause) or type(cause).__name__)) from None
-        except openai.APIError as error:  # an error object where a chunk should be
-            raise wire.refusal(wire.status_in(error.body), self._told(wire.message(error)), None) from None
-        except Exception as error:  # bytes can be wrong in more ways than the client has names for
-            raise ModelNonsense(detail=type(error).__name__) from None
-
-    def _told(self, said: str) -> str:
-        """What the server said, fit for a person's eyes: one short line, no key."""
-        if self._secret and len(self._secret) > 7:  # a made-up key like "local" is a word as well
-            said = said.replace(self._secret, "***")
-        said = re.sub(r"\b(sk-|key-|Bearer )[\w.*-]{6,}", "***", " ".join(wire.clean(said).split()))
-        return said if len(said) <= 300 else said[:299] + "…"

@@ -35,15 +35,21 @@ class Server:
         await self.client.close()
 
     @contextmanager
-    def plainly(self, broken: type[ModelError] = ModelUnavailable) -> Iterator[None]:
-        """Turns what the client raises into errors of ours; a connection that breaks is a `broken`."""
+    def plainly(
+        self, broken: type[ModelError] = ModelUnavailable, *, offered: bool = False
+    ) -> Iterator[None]:
+        """Turns what the client raises into errors of ours; a connection that breaks is a `broken`.
+
+        `offered`: functions were, which a server may refuse.
+        """
         try:
             yield
         except ModelError:
             raise
         except openai.APIStatusError as error:
             wait = wire.retry_after(error.response.headers.get("retry-after", ""))
-            raise wire.refusal(error.status_code, self._told(wire.message(error)), wait) from None
+            told = self._told(wire.message(error))
+            raise wire.refusal(error.status_code, told, wait, offered=offered) from None
         except TimeoutError:
             raise ModelSilent(seconds=f"{self._silence:g}") from None
         except openai.APIConnectionError as error:
