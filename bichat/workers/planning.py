@@ -79,12 +79,7 @@ class Planning:
         self, stream: Stream[DialogueState], attempt: int, before: list[Tried], functions: Functions
     ) -> Plan:
         kit, claim = self._kit, self._claim
-        place = Place(claim.dialogue_id, claim.version, stream.head.version)
-        needed = sum(count(function.schema) for function in functions)
-        if needed * SHARE > kit.budget:
-            functions, needed = (), 0
-        prompt, unanswered = kit.prompts.system(claim.tenant_id), stream.state.unanswered
-        shown = context.build(kit.ledger, place, unanswered, kit.budget - needed, prompt)
+        shown, functions = self._shown(stream, functions)
         asked = shown.question.asks or Asked()
         models = tuple(dict.fromkeys((asked.model or kit.models[0], *kit.models[1:])))
         model = attempts.next_model(before, models) or models[0]
@@ -105,6 +100,18 @@ class Planning:
         call = request(start, shown.messages, tools)
         digest = kit.ledger.keys.person(claim.tenant_id, claim.user_id).digest("request", canonical(call))
         return Plan(replace(start, request_digest=digest.hex()), call, shown, functions, before, models)
+
+    def _shown(self, stream: Stream[DialogueState], functions: Functions) -> tuple[Context, Functions]:
+        """What the model is shown beside the functions, which have to leave room for the question."""
+        needed = sum(count(function.schema) for function in functions)
+        if functions and needed * SHARE > self._kit.budget:
+            return self._shown(stream, ())
+        place = Place(self._claim.dialogue_id, self._claim.version, stream.head.version)
+        prompt, budget = self._kit.prompts.system(self._claim.tenant_id), self._kit.budget - needed
+        shown = context.build(self._kit.ledger, place, stream.state.unanswered, budget, prompt)
+        if functions and shown.tokens > budget:
+            return self._shown(stream, ())
+        return shown, functions
 
     def _refuses(self, model: str, before: list[Tried]) -> bool:
         """Whether this model takes no functions, as far as is known: then it is asked without."""

@@ -360,14 +360,22 @@ def test_a_server_that_takes_no_functions_is_asked_without(live: World, llmock: 
     asyncio.run(story())
 
 
-def test_a_small_context_is_not_spent_on_describing_functions(
-    database_url: str, redis_url: str, llmock: LLMock, doorbell: Doorbell
+@pytest.mark.parametrize(
+    "asked",
+    [(500, "How much?"), (1600, "word " * 1400)],
+    ids=["a small context", "a long question"],
+)
+def test_describing_functions_never_takes_the_room_of_the_question(
+    database_url: str, redis_url: str, llmock: LLMock, doorbell: Doorbell, asked: tuple[int, str]
 ) -> None:
+    context_tokens, question = asked
+
     async def story(live: World) -> None:
         async with worker(live, toolbox=toolbox()):
-            dialogue_id, message_id = await live.ask()
+            dialogue_id, message_id = await live.ask(question)
             await live.answer(dialogue_id, message_id)
         assert started(live, dialogue_id, message_id).shown.functions == ()
 
-    with world(database_url, redis_url, llmock.base_url(), doorbell, bichat_context_tokens=500) as live:
+    url = llmock.base_url()
+    with world(database_url, redis_url, url, doorbell, bichat_context_tokens=context_tokens) as live:
         asyncio.run(story(live))
