@@ -16,7 +16,7 @@ QUIET = [
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 _LINE = "There is no Chromium: install it (Debian, Ubuntu: apt install chromium)."
-SECONDS = 10
+SECONDS = 20
 """That the page gets for whatever it is expected to show."""
 
 

@@ -141,7 +141,7 @@ def test_an_answer_survives_a_server_that_is_started_again(
         page = opened(f"http://127.0.0.1:{other['BICHAT_PORT']}/bi-chat")
         ask(page, "How were sales?")
         before = hear(page, 5)
-    with process("api", other):
+    with process("api", other), ready(other):
         expect(page.locator(".answer")).to_have_text(LONG)
         assert before in LONG
         expect(page.locator("#trouble")).to_be_hidden()
