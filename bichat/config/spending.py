@@ -58,7 +58,7 @@ class Prices(Struct, frozen=True):
         return (prompt_tokens * price.prompt + completion_tokens * price.completion) / MILLION
 
     def __str__(self) -> str:
-        return ", ".join(f"{name}={price.prompt:f}/{price.completion:f}" for name, price in self.by_model.items())
+        return ", ".join(f"{name}={p.prompt:f}/{p.completion:f}" for name, p in self.by_model.items())
 
 
 def rate(*periods: str) -> Callable[[str, str], Rate]:
