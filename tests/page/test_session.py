@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from http.cookies import SimpleCookie
-from uuid import uuid4
+from uuid import UUID
 
 import httpx
 import pytest
@@ -21,7 +21,7 @@ def cookies(answer: httpx.Response) -> SimpleCookie:
     return found
 
 
-ID = uuid4()
+ID = UUID(int=7)
 ROUTES = [
     ("GET", ""), ("POST", "/new"), ("GET", f"/{ID}"), ("DELETE", f"/{ID}"), ("GET", f"/{ID}/stream"),
     ("POST", f"/{ID}/messages"), ("GET", f"/{ID}/messages/{ID}"), ("POST", f"/{ID}/messages/{ID}/cancel"),
