@@ -7,9 +7,13 @@ from contextlib import ExitStack
 
 from llmock.pytest_plugin import LLMock
 
+from bichat.config.spending import Rate
 from bichat.doorbell import Doorbell
+from bichat.errors import TokensSpent
+from bichat.limits import Limits
+from tests.examples import TENANT
 from tests.workers.test_reply_process import process
-from tests.workers.world import world
+from tests.workers.world import worker, world
 
 QUESTIONS, PLACES, PROCESSES = 14, 3, 3
 
@@ -47,3 +51,24 @@ def test_three_processes_never_call_the_model_more_often_at_once_than_was_set(
     doorbell.close()
     assert len(llmock.requests) >= QUESTIONS
     assert at_once(llmock) == PLACES
+
+
+def test_what_an_answer_took_is_counted_for_its_tenant(
+    database_url: str, redis_url: str, llmock: LLMock
+) -> None:
+    llmock.reply("A few words, which are more than one token.", times=None)
+    doorbell, limit = Doorbell(redis_url), Rate(3, "minute")
+    with world(database_url, redis_url, llmock.base_url(), doorbell, bichat_token_limit=limit) as live:
+
+        async def story() -> None:
+            limits = Limits(live.config)
+            assert await limits.asking(TENANT) is None
+            async with worker(live):
+                await live.answer(*await live.ask())
+            refusal = await limits.asking(TENANT)
+            assert isinstance(refusal, TokensSpent)
+            assert 1 <= int(str(refusal.facts["seconds"])) <= 60
+            await limits.close()
+
+        asyncio.run(story())
+    doorbell.close()
