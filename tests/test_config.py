@@ -13,6 +13,8 @@ KEY = "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY="
 GIVEN = {
     "DATABASE_URL": "postgresql://me:secret@db/bichat",
     "DATABASE_READ_URL": "postgresql://replica/x?sslmode=require",
+    "ANALYTICS_DATABASE_URL": "postgresql://tenant_{tenant}@business/x",
+    "BICHAT_FUNCTIONS": "off",
     "REDIS_URL": "redis://cache",
     "BICHAT_DATA_DIR": "/somewhere",
     "BICHAT_HOST": "0.0.0.0",
@@ -58,6 +60,8 @@ def test_what_is_given_arrives() -> None:
     config = load(GIVEN)
     assert config.database_url == GIVEN["DATABASE_URL"]
     assert config.bichat_data_dir == Path("/somewhere")
+    assert (config.analytics_database_url or "").startswith("postgresql://tenant_{tenant}@business/x")
+    assert not config.bichat_functions
     assert config.bichat_port == 80
     assert config.bichat_cors_origins == ("https://a.example", "http://localhost:3000")
     assert config.bichat_master_key == b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdef"
