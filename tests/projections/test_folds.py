@@ -85,8 +85,8 @@ def check_transcripts(log: Sequence[Event], found: dict[str, Rows]) -> None:
         messages = clean(dialogue.messages, list[Message])
         assert pages[i] == messages
         assert sorted(turns[i], key=lambda t: t.seq) == sorted(dialogue.turns.values(), key=lambda t: t.seq)
-        for name in ("tenant_id", "user_id", "label", "state", "version", "created_at", "updated_at", "erased"):
-            assert headers[i][name] == getattr(dialogue, name)
+        same = ("tenant_id", "user_id", "label", "state", "version", "created_at", "updated_at", "erased")
+        assert all(headers[i][name] == getattr(dialogue, name) for name in same)
         assert headers[i]["message_count"] == len(messages)
         assert msgspec.convert(headers[i]["last_message"], Message) == messages[-1]
 
