@@ -17,17 +17,17 @@ from msgspec import Struct
 from psycopg import AsyncConnection, AsyncCursor
 
 from bichat.analytics.guard import checked
+from bichat.analytics.role import Roles, sql_of
 from bichat.analytics.telling import told
 from bichat.errors.functions import BusinessDatabaseUnavailable, FunctionError, QueryFailed, QueryRefused
-from bichat.projections.sql import statement
 
 MOST_ROWS = 200
 MOST_COLUMNS = 100
 """Postgres' functions take no more arguments."""
 AT_ONCE = 4
 """Connections of this process."""
-TRUSTED, DOUBTED = 600.0, 30.0
-"""Seconds until a role that was found fit, or unfit, is looked at again."""
+AWAY = 30.0
+"""Seconds in which a database that could not be reached is not tried by the way."""
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class Analytics:
         """`seconds`: how long one query may take."""
         self._url, self._seconds = url, seconds
         self._places = asyncio.Semaphore(AT_ONCE)
-        self._judged: dict[UUID | None, tuple[float, str]] = {}
+        self._roles = Roles(shared=self.shared)
         self._away = float("-inf")
 
     @property
@@ -77,22 +77,22 @@ class Analytics:
 
     async def usable(self, tenant_id: UUID) -> bool:
         """Whether the tenant's role is fit to run what a model wrote; a database that is away may be back."""
-        if self._verdict(tenant_id) is None and time.monotonic() - self._away > DOUBTED:
+        if self._roles.verdict(tenant_id) is None and time.monotonic() - self._away > AWAY:
             with suppress(FunctionError):
                 async with self._reading(tenant_id):
                     return True
-        return not self._verdict(tenant_id)
+        return not self._roles.verdict(tenant_id)
 
     async def tables(self, tenant_id: UUID) -> list[Table]:
         """What the tenant may read."""
         async with self._reading(tenant_id) as cursor:
-            await cursor.execute(_sql("tables"))
+            await cursor.execute(sql_of("tables"))
             return [Table(*row) for row in await cursor.fetchall()]
 
     async def columns(self, tenant_id: UUID, table: str) -> list[Column]:
         """Of a table that the tenant may read; raises `QueryFailed` when there is none of that name."""
         async with self._reading(tenant_id) as cursor:
-            await cursor.execute(_sql("columns"), {"table": table})
+            await cursor.execute(sql_of("columns"), {"table": table})
             found = [Column(*row) for row in await cursor.fetchall()]
         if not found:
             raise QueryFailed(reason="there is no such table; list_tables tells which there are")
@@ -118,7 +118,7 @@ class Analytics:
 
     async def _run(self, cursor: AsyncCursor[Any], block: str, sql: str, **names: str) -> None:
         """Runs a block with the query put in, last: braces in it are its own."""
-        text = _sql(block).decode()
+        text = sql_of(block).decode()
         for name, value in names.items():
             text = text.replace(f"{{{name}}}", value)
         try:
@@ -138,8 +138,8 @@ class Analytics:
             try:
                 await connection.set_read_only(True)
                 async with connection.cursor() as cursor:
-                    await cursor.execute(_sql("limits"), {"milliseconds": f"{self._seconds * 1000:.0f}"})
-                    await self._judge(tenant_id, cursor)
+                    await cursor.execute(sql_of("limits"), {"milliseconds": f"{self._seconds * 1000:.0f}"})
+                    await self._roles.judge(tenant_id, cursor)
                     yield cursor
             except psycopg.Error as error:
                 raise told(error, self._seconds) from None
@@ -153,28 +153,3 @@ class Analytics:
             self._away = time.monotonic()
             log.warning("the business database cannot be reached: %s", str(error).partition("\n")[0])
             raise BusinessDatabaseUnavailable() from None
-
-    def _verdict(self, tenant_id: UUID) -> str | None:
-        """Why the role is not fit; empty when it is, `None` when it has to be looked at."""
-        at, reason = self._judged.get(tenant_id if self.shared else None, (float("-inf"), ""))
-        return reason if time.monotonic() - at < (DOUBTED if reason else TRUSTED) else None
-
-    async def _judge(self, tenant_id: UUID, cursor: AsyncCursor[tuple[Any, ...]]) -> None:
-        """Raises `QueryRefused` when this role could do more than read."""
-        reason = self._verdict(tenant_id)
-        if reason is None:
-            await cursor.execute(_sql("too_much"))
-            found = await cursor.fetchone()
-            reason = found[0] if found else ""
-            self._judged[tenant_id if self.shared else None] = (time.monotonic(), reason)
-            if reason:
-                whose = f" of tenant {tenant_id}" if self.shared else ""
-                log.error(
-                    "the business database is not used: its role%s must only read, but %s", whose, reason
-                )
-        if reason:
-            raise QueryRefused(reason="the business database is not set up for it; an operator can tell why")
-
-
-def _sql(block: str) -> bytes:
-    return statement("analytics", block, "bichat.analytics")

@@ -1,0 +1,53 @@
+"""The first guard: the role that queries run as must be able to read, and to do nothing else."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+from uuid import UUID
+
+from psycopg import AsyncCursor
+
+from bichat.errors.functions import QueryRefused
+from bichat.projections.sql import statement
+
+TRUSTED, DOUBTED = 600.0, 30.0
+"""Seconds until a role that was found fit, or unfit, is looked at again."""
+
+log = logging.getLogger(__name__)
+
+
+class Roles:
+    """What is known of the roles: one for each tenant, or if the database is not `shared`, one."""
+
+    def __init__(self, *, shared: bool) -> None:
+        self._shared = shared
+        self._judged: dict[UUID | None, tuple[float, str]] = {}
+
+    def verdict(self, tenant_id: UUID) -> str | None:
+        """Why the role is not fit; empty when it is, `None` when it has to be looked at."""
+        at, reason = self._judged.get(self._whose(tenant_id), (float("-inf"), ""))
+        return reason if time.monotonic() - at < (DOUBTED if reason else TRUSTED) else None
+
+    async def judge(self, tenant_id: UUID, cursor: AsyncCursor[tuple[Any, ...]]) -> None:
+        """Raises `QueryRefused` when the role of this cursor, the tenant's, could do more than read."""
+        reason = self.verdict(tenant_id)
+        if reason is None:
+            await cursor.execute(sql_of("too_much"))
+            found = await cursor.fetchone()
+            reason = found[0] if found else ""
+            self._judged[self._whose(tenant_id)] = (time.monotonic(), reason)
+            if reason:
+                of = f" of tenant {tenant_id}" if self._shared else ""
+                log.error("the business database is not used: its role%s must only read, but %s", of, reason)
+        if reason:
+            raise QueryRefused(reason="the business database is not set up for it; an operator can tell why")
+
+    def _whose(self, tenant_id: UUID) -> UUID | None:
+        return tenant_id if self._shared else None
+
+
+def sql_of(block: str) -> bytes:
+    """A block of this package's SQL."""
+    return statement("analytics", block, "bichat.analytics")
