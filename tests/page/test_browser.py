@@ -17,8 +17,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.api.tokens import SECRET, token
 from tests.examples import MASTER_KEY
-from tests.page.stage import Console, chromium
-from tests.test_story import free_port, process, ready
+from tests.page.stage import Console, answering, chromium
+from tests.test_story import free_port, process
 
 WORDS = [f"word{n}" for n in range(400)]
 ENDLESS = " ".join(WORDS)
@@ -63,8 +63,8 @@ def url(browser: Browser, environment: dict[str, str]) -> Iterator[str]:
     with ExitStack() as stack:
         for part in ("projector", "worker", "api"):
             stack.enter_context(process(part, environment))
-        stack.enter_context(ready(environment, "/health/ready"))
-        yield f"http://127.0.0.1:{environment['BICHAT_PORT']}/bi-chat"
+        answering(at := f"http://127.0.0.1:{environment['BICHAT_PORT']}", "ready")
+        yield f"{at}/bi-chat"
 
 
 @pytest.fixture
@@ -137,11 +137,14 @@ def test_an_answer_survives_a_server_that_is_started_again(
 ) -> None:
     llmock.reply(LONG).pace(50)
     other = {**environment, "BICHAT_PORT": free_port()}
-    with process("api", other), ready(other):
-        page = opened(f"http://127.0.0.1:{other['BICHAT_PORT']}/bi-chat")
+    at = f"http://127.0.0.1:{other['BICHAT_PORT']}"
+    with process("api", other):
+        answering(at, "live")
+        page = opened(f"{at}/bi-chat")
         ask(page, "How were sales?")
         before = hear(page, 5)
-    with process("api", other), ready(other):
+    with process("api", other):
+        answering(at, "live")
         expect(page.locator(".answer")).to_have_text(LONG)
         assert before in LONG
         expect(page.locator("#trouble")).to_be_hidden()
