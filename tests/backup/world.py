@@ -104,7 +104,7 @@ def dumped(url: str) -> str:
             "select format('%I.%I', schemaname, tablename) from pg_tables where schemaname like 'bichat%'"
         ).fetchall()
         for (name,) in names:
-            with connection.cursor().copy(f"copy {name} to stdout".encode()) as copied:
+            with connection.cursor().copy(f"copy (select * from {name}) to stdout".encode()) as copied:
                 found += [bytes(row).decode() for row in copied]
     return "".join(found)
 
