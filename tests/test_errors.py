@@ -7,8 +7,11 @@ import string
 
 import pytest
 
-from bichat.errors import BichatError
+from bichat.errors import BichatError, functions
 from bichat.errors.model import ModelError
+
+
+assert issubclass(functions.FunctionError, BichatError)  # imported, so that it is among them
 
 
 def kinds(parent: type[BichatError] = BichatError) -> list[type[BichatError]]:
@@ -31,5 +34,5 @@ def test_the_codes_that_are_stored_stay_what_they_are() -> None:
     assert {kind.code for kind in kinds} == {
         "model_error", "model_unavailable", "model_cut_off", "model_nonsense", "model_silent",
         "model_refused", "context_too_long", "worker_stopped", "worker_lost", "parked",
-        "question_erased",
+        "question_erased", "functions_refused", "rounds_exhausted",
     }  # fmt: skip
