@@ -10,7 +10,6 @@ import pytest
 from bichat.errors import BichatError, functions
 from bichat.errors.model import ModelError
 
-
 assert issubclass(functions.FunctionError, BichatError)  # imported, so that it is among them
 
 
