@@ -131,6 +131,7 @@ document.addEventListener("click", async (event) => {
 function append(link, found) {
   const lines = [...found.querySelectorAll(".lines li")];
   document.querySelector(".lines").append(...lines);
+  document.getElementById("list").dataset.more = "yes";
   link.parentElement.replaceWith(...found.querySelectorAll("#list .pages:has(.more)"));
   lines[0]?.querySelector("a").focus();
 }

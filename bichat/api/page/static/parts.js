@@ -25,11 +25,15 @@ export function carry(form) {
   return asJson(form.action, { method: "POST", body: new URLSearchParams(new FormData(form)) });
 }
 
-// A page, or a piece of one, as a document; null when there is none now.
-export async function load(address) {
+// A page, or a piece of one, as a document; null when there is none. A server that is busy is asked again.
+export async function load(address, tries = 5) {
   const answer = await fetch(address, { headers: { Accept: "text/html" } }).catch(() => null);
   if (answer?.status === 401) location.reload();
-  return answer?.ok ? new DOMParser().parseFromString(await answer.text(), "text/html") : null;
+  if (answer?.ok) return new DOMParser().parseFromString(await answer.text(), "text/html");
+  if (tries <= 1 || (answer && answer.status !== 429 && answer.status < 500)) return null;
+  const wait = Math.min(Number(answer?.headers.get("Retry-After")) || 1, 20);
+  await new Promise((go) => setTimeout(go, 1000 * wait));
+  return load(address, tries - 1);
 }
 
 export async function replaceFrom(address, ids) {
@@ -60,7 +64,9 @@ function swap(old, now) {
   for (const card of old.querySelectorAll(".card[open]")) {
     now.querySelector(`.card[data-call="${CSS.escape(card.dataset.call)}"]`)?.setAttribute("open", "");
   }
+  const { scrollTop } = old;
   old.replaceWith(now);
+  now.scrollTop = scrollTop;
   for (const [id, told] of words) {
     const place = document.getElementById(`words-${id}`);
     if (place && now.contains(place)) place.textContent = told;
@@ -68,6 +74,11 @@ function swap(old, now) {
   if (!focused) return;
   const again = (focused.id && document.getElementById(focused.id)) || now.querySelector("summary:focus");
   (again || document.getElementById("message") || document.getElementById("main")).focus();
+}
+
+// The list as it is now, unless somebody has paged down in it.
+export function list() {
+  return document.querySelector("#list[data-more]") ? [] : ["list"];
 }
 
 export function say(text, trouble = false) {

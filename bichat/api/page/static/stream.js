@@ -1,6 +1,6 @@
 // Follows a dialogue: words go where they belong, and whatever is committed is read anew from the server.
 
-import { load, replaceFrom, say, tell, turn, words } from "./parts.js";
+import { list, load, replaceFrom, say, tell, turn, words } from "./parts.js";
 
 const KINDS = [
   "message.added", "dialogue.changed", "reply.started", "reply.delta", "reply.superseded", "tool.called",
@@ -90,12 +90,12 @@ async function ended(kind, id, at) {
   const answer = now?.querySelector(".answer, .hint")?.textContent.trim() ?? "";
   const how = { "reply.completed": "The answer", "reply.failed": "No answer", "reply.cancelled": "Stopped" };
   say(`${how[kind]}: ${answer.slice(0, LONGEST_SAID)}`); // once, at the end: not every word
-  setTimeout(() => replaceFrom(location.href, ["list"]), 300);
+  setTimeout(() => replaceFrom(location.href, list()), 300);
 }
 
 function refresh() {
   const state = document.getElementById("top").dataset.state;
-  return replaceFrom(location.href, ["top", "thread", "list"]).then(() => {
+  return replaceFrom(location.href, ["top", "thread", ...list()]).then(() => {
     if (document.getElementById("top").dataset.state !== state) location.reload(); // in another tab it was put away
   });
 }
