@@ -121,7 +121,9 @@ def complete(app: Litestar, longest: int) -> None:
             if operation and path.startswith("/v1/"):
                 if path.startswith("/v1/audit/"):
                     _refusals(operation, 409)
-                _complete(operation, query=method == "get" or path in QUERIES, command=path not in NO_COMMANDS)
+                _complete(
+                    operation, query=method == "get" or path in QUERIES, command=path not in NO_COMMANDS
+                )
             elif operation:
                 _refusals(operation, 400, *((401, 403, 429) if operation.security else (503,)))
 

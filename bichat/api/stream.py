@@ -65,9 +65,7 @@ async def _find(call: Call, dialogue_id: UUID, message_id: UUID) -> None:
         await call.parts.reads.caught_up("transcripts", await call.parts.reads.head())
 
 
-def stream_of(
-    call: Call, telling: Telling, first: bytes, headers: Mapping[str, str] | None = None
-) -> Stream:
+def stream_of(call: Call, telling: Telling, first: bytes, headers: Mapping[str, str] | None = None) -> Stream:
     """The answer that tells it, beginning with `first`."""
     if call.app.state["streams"].stopping:
         raise Stopping()

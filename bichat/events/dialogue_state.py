@@ -71,7 +71,7 @@ class DialogueState(Struct, frozen=True, kw_only=True):
 
     @property
     def wants_label(self) -> bool:
-        """Whether a model may give it a label: not of text that is to be forgotten, nor of what is put away."""
+        """Whether a model may give it a label: not out of forgotten text, nor if it is put away."""
         return self.lifecycle == "active" and not self.labelled and not self.erased
 
     @property

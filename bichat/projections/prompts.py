@@ -88,7 +88,7 @@ async def page(
 async def versions(
     connection: AsyncConnection[Any], tenant_id: UUID, name: str, version: int | None = None
 ) -> list[Version]:
-    """The newest hundred versions of a prompt and `version`, newest first; the text is that of `version`, or of the newest."""
+    """The newest hundred versions and `version`, newest first; the text of that one, or of the newest."""
     values = {"tenant_id": tenant_id, "name": name, "version": version}
     async with connection.cursor(row_factory=class_row(Version)) as found:
         await found.execute(MODEL.sql("versions"), values)
