@@ -7,10 +7,12 @@ query can, however it is written.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
+from sqlglot.parser import Parser
 from sqlglot.tokenizer_core import Token, TokenType
 
 from bichat.analytics.allowed import FUNCTIONS, SYNTAX
@@ -18,6 +20,8 @@ from bichat.errors.functions import QueryRefused
 
 LONGEST = 10_000
 """Characters; the parser's time and depth grow with them."""
+DEEPEST = 4
+"""Brackets within each other that follow the name of a type (`array[`): the parser takes each twice."""
 MOST_SERIES = 100_000
 """Rows of one generate_series: all of them are made, whatever is wanted of them."""
 
@@ -68,9 +72,23 @@ def _one(sql: str, tokens: list[Token]) -> str:
         raise QueryRefused(reason="only one statement is allowed")
     if not tokens:
         raise QueryRefused(reason="it is empty")
+    if _depth(tokens) > DEEPEST:
+        raise QueryRefused(reason="its arrays or types are nested too deeply")
     if tokens[0].token_type not in _BEGINNINGS:  # what the parser does not know, it would write to a log
         raise QueryRefused(reason="only SELECT is allowed; nothing can be changed")
     return sql
+
+
+def _depth(tokens: list[Token]) -> int:
+    """The most brackets open at once that follow the name of a type."""
+    opened, deepest = list[bool](), 0
+    for before, token in pairwise(tokens):
+        if token.token_type in (TokenType.L_PAREN, TokenType.L_BRACKET):
+            opened.append(before.token_type in Parser.TYPE_TOKENS)
+            deepest = max(deepest, sum(opened))
+        elif token.token_type in (TokenType.R_PAREN, TokenType.R_BRACKET) and opened:
+            opened.pop()
+    return deepest
 
 
 def _objections(node: exp.Expr, sql: str) -> Iterator[str]:

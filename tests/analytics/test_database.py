@@ -145,6 +145,8 @@ REFUSED = [
     "select set_config('role', 'postgres', false)",
     "select set_config('statement_timeout', '0', true)",
     "select current_setting('is_superuser')",
+    "select " + "array[" * 20 + "1" + "]" * 20,  # an hour of parsing
+    "select " + "date (" * 20 + "a" + ")" * 20,
     "select pg_sleep(100)",
     'select "pg_sleep"(100)',
     "select pg_catalog.pg_sleep(100)",
