@@ -147,6 +147,10 @@ REFUSED = [
     "select current_setting('is_superuser')",
     "select " + "array[" * 20 + "1" + "]" * 20,  # an hour of parsing
     "select " + "date (" * 20 + "a" + ")" * 20,
+    "select " + "if [a, " * 20 + "1" + "]" * 20,
+    "select * from " + "a join " * 30 + "a",
+    "select " + "lateral (a, " * 20 + "1" + ")" * 20,
+    "select a::nullable<int>",
     "select pg_sleep(100)",
     'select "pg_sleep"(100)',
     "select pg_catalog.pg_sleep(100)",
