@@ -40,12 +40,16 @@ log = logging.getLogger(__name__)
 
 
 class Said(Struct, frozen=True):
-    """Some words of an attempt; `n` counts its segments from 1, so a gap shows."""
+    """Some words of an attempt; `n` counts its segments from 1, so a gap shows.
+
+    They come after what the dialogue's version `after` is about: a function that returned before them.
+    """
 
     message_id: UUID
     attempt: int
     n: int
     text: str
+    after: int = 0
 
 
 class Hint(Struct, frozen=True):
@@ -70,7 +74,7 @@ class _Wire(Struct, omit_defaults=True):
     def heard(self) -> Said | Hint | None:
         """For a follower; None when it is of a newer kind."""
         if self.t == "delta" and self.m:
-            return Said(self.m, self.a, self.n, self.text)
+            return Said(self.m, self.a, self.n, self.text, self.v)
         if self.t in ("projected", "end", "rung"):
             return Hint(self.t, self.v, self.m, self.a)  # type: ignore[arg-type]  # checked on the line above
         return None
@@ -138,11 +142,11 @@ class Deltas:
 
     async def say(self, dialogue_id: UUID, said: Said) -> bool:
         """Keeps and publishes; False when Redis did not take it, then say the same again later."""
-        key, entry = _key(dialogue_id, said.message_id, said.attempt), {"text": said.text}
-        wire = _Wire("delta", said.message_id, said.attempt, said.n, said.text)
+        key, entry = _key(dialogue_id, said.message_id, said.attempt), {"text": said.text, "v": said.after}
+        wire = _Wire("delta", said.message_id, said.attempt, said.n, said.text, said.after)
         async with self._redis.pipeline(transaction=False) as pipe:
             if said.n == 1:
-                pipe.eval(unsaid.FIRST, 2, key, unsaid.forgotten(dialogue_id), "1-0", said.text)
+                pipe.eval(unsaid.FIRST, 2, key, unsaid.forgotten(dialogue_id), "1-0", said.text, said.after)
             else:
                 pipe.xadd(key, entry, id=f"{said.n}-0", maxlen=LONGEST, nomkstream=True)
             pipe.expire(key, KEPT)
@@ -193,7 +197,10 @@ class Deltas:
         except _LOST as error:
             self._note(error)
             return []
-        said = [Said(message_id, attempt, int(n.partition("-")[0]), entry["text"]) for n, entry in rows]
+        said = [
+            Said(message_id, attempt, int(n.partition("-")[0]), entry["text"], int(entry.get("v", 0)))
+            for n, entry in rows
+        ]
         return said if all(s.n == n for n, s in enumerate(said, after_n + 1)) else []
 
     def follow(self, dialogue_id: UUID) -> AbstractAsyncContextManager[Follower]:

@@ -15,7 +15,8 @@ WORDS = "bichat:reply:"
 REFUSED = 10
 """Seconds in which no attempt can begin to speak in these dialogues: its worker may not know yet."""
 FIRST = """
-return redis.call('exists', KEYS[2]) == 1 and '' or redis.call('xadd', KEYS[1], ARGV[1], 'text', ARGV[2])
+return redis.call('exists', KEYS[2]) == 1 and ''
+    or redis.call('xadd', KEYS[1], ARGV[1], 'text', ARGV[2], 'v', ARGV[3])
 """
 """Keeps the first words of an attempt, unless its dialogue was forgotten just now. Later words are only added
 to those that are there, so nothing comes back that was deleted."""

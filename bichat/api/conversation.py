@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from itertools import takewhile
 from uuid import UUID
 
 from bichat import metrics
@@ -83,7 +84,10 @@ class Conversation:
 
     async def _said(self, said: Said) -> bytes:
         if self._telling.expects(said):
-            return self._telling.said(said)
+            if said.after <= self._telling.mark.version:
+                return self._telling.said(said)
+            self._caught = None  # what comes before these words is committed; they are told once it is seen
+            return await self._look()
         if self._telling.misses(said) and not self._hole:
             self._caught = None
             words = await self._words()
@@ -119,4 +123,7 @@ class Conversation:
         self._caught, self._hole = attempt, False
         telling = self._telling
         said = await self._parts.deltas.replay(telling.dialogue_id, *attempt, telling.mark.segments)
-        return b"".join(map(telling.said, said))
+        due = list(takewhile(lambda one: one.after <= telling.mark.version, said))
+        if len(due) < len(said):
+            self._caught = None
+        return b"".join(map(telling.said, due))

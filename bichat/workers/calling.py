@@ -47,6 +47,11 @@ class Calling:
         self._room, self._time = RESULTS * self._one, TIME
         self._ids: set[str] = set()
 
+    @property
+    def version(self) -> int:
+        """Of the dialogue, after the last return."""
+        return self._record.version
+
     async def round(self, attempt: int, number: int, heard: Listening, offered: Sequence[str]) -> list[Fact]:
         """The facts of this round, committed; raises `NotWanted` when the log takes them no more."""
         about = {"dialogue_id": self._claim.dialogue_id, "message_id": self._claim.message_id}

@@ -28,6 +28,8 @@ class Record:
     def __init__(self, executor: Executor, claim: Claim, worker: str) -> None:
         self._executor, self._claim, self._worker = executor, claim, worker
         self._stopped = asyncio.Event()
+        self.version = 0
+        """Of the dialogue, after the last commit about it."""
 
     def give_up(self) -> None:
         """Waits no longer for a log that is away."""
@@ -48,7 +50,7 @@ class Record:
         what, pause = _named(command), 0.1
         while True:
             try:
-                await self._executor.execute(command, by)
+                outcome = await self._executor.execute(command, by)
             except (BeingForgotten, LogUnavailable, VersionRace) as error:
                 if self._stopped.is_set():
                     return False
@@ -59,6 +61,8 @@ class Record:
                 return False
             else:
                 log.info("%s", what)
+                if command.stream_id == self._claim.dialogue_id:
+                    self.version = outcome.version
                 return True
             pause = min(pause * 2, LONGEST_PAUSE)
             with suppress(TimeoutError):

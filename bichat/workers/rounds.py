@@ -83,6 +83,7 @@ class Rounds:
                 raise ModelNonsense(detail="it calls functions that it was not offered")
             if number < ROUNDS:
                 facts += await self._calling.round(attempt, number, heard, offered)
+                speaker.after(self._calling.version)
         raise RoundsExhausted(rounds=ROUNDS)
 
     def _say(self, heard: Listening, speaker: Speaker, words: str) -> None:

@@ -10,14 +10,17 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from uuid_utils.compat import uuid7
 
 from bichat.api import conversation
 from bichat.chat import parsed
+from bichat.commands.reply import Call, CallFunctions, ReturnFunction
 from bichat.config import Config
 from bichat.deltas import Deltas, Said
 from tests.api.conftest import Api, served
 from tests.api.talk import Asked, Ear, ask, events, finish, kinds, words, write
 from tests.api.tokens import SECRET, token
+from tests.examples import TENANT, by_worker
 
 Events = list[dict[str, Any]]
 TEXT = "It is a lot."
@@ -202,6 +205,34 @@ def test_a_stream_of_what_is_not_there_is_a_404(anna: httpx.Client) -> None:
     asked = ask(anna)
     for path in (f"{asked[0]}/stream?message_id={uuid4()}", f"{uuid4()}/stream"):
         assert anna.get(f"/v1/dialogues/{path}").status_code == 404
+
+
+def test_words_wait_for_the_function_that_returned_before_them(api: Api, anna: httpx.Client) -> None:
+    asked = ask(anna)
+    about: Any = {"dialogue_id": asked[0], "message_id": asked[1], "attempt": 1}
+    ear = Ear(anna, asked)
+    write(api, asked, "Well", end="not")
+    ear.until("Well")
+
+    async def look() -> None:
+        deltas = Deltas(api.redis_url)
+        await deltas.say(asked[0], Said(asked[1], 1, 2, "Three", after=5))  # earlier than what it comes after
+        await deltas.say(asked[0], Said(asked[1], 1, 3, " of", after=5))
+        calls = (Call(id=uuid7(), call_id="c1", name="query", arguments="{}"),)
+        called = CallFunctions(**about, round=1, said="Well ", calls=calls)
+        await api.executor.execute(called, by_worker(TENANT))
+        back = ReturnFunction(**about, id=uuid7(), call_id="c1", name="query", result="[3]", failed=False)
+        told = await api.executor.execute(back, by_worker(TENANT))
+        assert told.version == 5
+        await deltas.say(asked[0], Said(asked[1], 1, 4, " them", after=5))
+        await deltas.close()
+
+    asyncio.run(look())
+    ear.until("Well Three of them")
+    finish(api, asked, "Well Three of them")
+    heard = [event.get("text", event["type"]) for event in ear.out()]
+    expected = ["reply.started", "Well ", "tool.called", "tool.returned", "Three", " of", " them"]
+    assert heard == [*expected, "reply.completed"]
 
 
 def test_words_that_are_lost_are_not_passed_over(api: Api, anna: httpx.Client) -> None:

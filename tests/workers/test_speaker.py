@@ -58,3 +58,26 @@ def test_the_first_word_goes_out_at_once_and_the_rest_in_segments() -> None:
         server.start()
         asyncio.run(story(server))
         server.kill()
+
+
+def test_words_from_after_a_function_never_share_a_segment_with_those_from_before() -> None:
+    async def story(server: Server) -> None:
+        await reached(server)
+        deltas, dialogue_id, message_id = Deltas(server.url), uuid4(), uuid4()
+        async with Speaker(deltas, dialogue_id, message_id, 1) as speaker:
+            speaker.add("I ")
+            speaker.add("look. ")
+            speaker.after(7)
+            speaker.add("It is ")
+            speaker.add("a lot.")
+        heard = await deltas.replay(dialogue_id, message_id, 1)
+        assert {one.after for one in heard} == {0, 7}
+        assert "".join(one.text for one in heard if one.after == 0) == "I look. "
+        assert "".join(one.text for one in heard if one.after == 7) == "It is a lot."
+        await deltas.close()
+
+    with tempfile.TemporaryDirectory() as directory:
+        server = Server(Path(directory))
+        server.start()
+        asyncio.run(story(server))
+        server.kill()
