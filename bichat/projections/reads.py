@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 from uuid import UUID
 
 from psycopg import AsyncConnection
 
-from bichat.errors import ReadModelBehind, Unavailable
+from bichat.errors import ReadModelBehind, ReadsUnavailable, Unavailable
 from bichat.projections.replica import Replica
 from bichat.projections.source import SHAPES, Bound, Source
 
+GONE = 1.0
+"""Seconds that a request waits for a connection to the replica, before it asks the primary."""
 POLL = 0.015
 """Seconds between two looks at the checkpoints while somebody waits for one."""
 
@@ -58,9 +60,17 @@ class Reads:
 
         `live`: it must not be behind what was just committed.
         """
-        async with (self._primary if live else self._source).connection() as connection:
+        async with AsyncExitStack() as held:
+            connection = await self._connected(held, self._primary if live else self._source)
             await connection.bind(tenant_id)
             yield connection
+
+    async def _connected(self, held: AsyncExitStack, source: Source) -> Bound:
+        """A connection, to the primary when the replica has gone and that was not seen yet."""
+        if source is not self._primary:
+            with suppress(ReadsUnavailable):
+                return await held.enter_async_context(source.connection(GONE))
+        return await held.enter_async_context(self._primary.connection())
 
     def connection(self) -> AbstractAsyncContextManager[Bound]:
         """A connection to the primary, for what concerns no tenant; raises `Unavailable` kinds."""

@@ -100,6 +100,8 @@ async def test_while_it_is_away_the_primary_answers_and_it_comes_back_with_what_
     replica.late(600)
     filled(database_url, LOG, "transcripts")
     replica.kill()
+    async with asyncio.timeout(3), reads.tenant(TENANT):
+        pass  # nobody has seen yet that it is gone
     await reads.caught_up("transcripts", END)
     assert await seen(reads) == LOG[-1].version
     replica.start()
