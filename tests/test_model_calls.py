@@ -112,6 +112,9 @@ def test_a_request_without_functions_is_what_it_was_before_there_were_any() -> N
         "No endpoints found that support tool use.",
         "tools param requires --jinja flag",
         "Unrecognized request argument supplied: functions",
+        "tools is not supported in this model. For a list of supported models, look elsewhere.",
+        "Unsupported parameter: 'tools' is not supported with this model.",
+        "Function calling is not enabled for models/m",
     ],
 )
 def test_a_refusal_because_of_functions_is_told_from_others(llmock: LLMock, told: str) -> None:
@@ -121,7 +124,21 @@ def test_a_refusal_because_of_functions_is_told_from_others(llmock: LLMock, told
     llmock.add(Fail(400, message=told))
     with pytest.raises(ModelRefused):  # nothing was offered, so that cannot be it
         listen(llmock, ChatRequest("m", ASKED.messages))
-    llmock.add(Fail(400, message="The context is too long"))
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "The context is too long",
+        "This model's maximum context length is 8192 tokens. However, your messages resulted in 9000 tokens"
+        " (8800 in the messages, 200 in the functions). Please reduce the length of the messages.",
+        "messages with role 'tool' must be a response to a preceding message with 'tool_calls'.",
+        "Function calls within the context window of 4096 tokens are not supported",
+        "Unsupported value: 'temperature' does not support 0.7 with this model.",
+    ],
+)
+def test_other_refusals_that_mention_functions_are_not_theirs(llmock: LLMock, told: str) -> None:
+    llmock.add(Fail(400, message=told))
     with pytest.raises(ModelRefused):
         listen(llmock)
 

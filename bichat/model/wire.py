@@ -121,13 +121,23 @@ def refusal(status: int, told: str, retry_after: float | None, *, offered: bool 
     overloaded = status in (408, 409, 425, 429) or status >= 500
     if overloaded and "insufficient_quota" not in told:
         return ModelUnavailable(detail=detail, retry_after=retry_after)
-    if offered and _ABOUT_FUNCTIONS.search(told):
+    if offered and _ABOUT_FUNCTIONS.search(told) and not _ABOUT_LENGTH.search(told):
         return FunctionsRefused(detail=detail)
     return ModelRefused(detail=detail)
 
 
-_ABOUT_FUNCTIONS = re.compile(r"\btools?\b|tool[_ -]?(call|choice|use)|\bfunctions?\b", re.IGNORECASE)
+_FUNCTIONS = r"\b(?:tools?|functions?)\b|\b(?:tool|function)[ _-]?(?:call(?:s|ing)?|choice|use)\b"
+_CANNOT = (
+    r"\b(?:not|no|never)\b[\w ]{0,20}\b(?:support\w*|enabled|available|implemented|capable)"
+    r"|\bno endpoints found that support"
+    r"|doesn't support|\bunsupported|\bunrecogni[sz]ed|\bunknown (?:parameter|argument|field)|requires --"
+)
+_ABOUT_FUNCTIONS = re.compile(
+    f"(?:{_CANNOT}).{{0,40}}?(?:{_FUNCTIONS})|(?:{_FUNCTIONS}).{{0,40}}?(?:{_CANNOT})", re.IGNORECASE
+)
 """What servers say whose model cannot call any; there is no code for it that they agree on."""
+_ABOUT_LENGTH = re.compile(r"context (?:length|window|size)|maximum context|reduce the length", re.IGNORECASE)
+"""Of too long a request some say how much of it the functions are."""
 
 
 def status_in(body: object) -> int:

@@ -115,9 +115,10 @@ class Planning:
 
     def _refuses(self, model: str, before: list[Tried]) -> bool:
         """Whether this model takes no functions, as far as is known: then it is asked without."""
-        if any(one.model == model and one.code == FunctionsRefused.code for one in before):
+        refused = any(one.model == model and one.code == FunctionsRefused.code for one in before)
+        if refused:
             self._kit.toolbox.refusing.add(model)
-        return model in self._kit.toolbox.refusing
+        return refused or model in self._kit.toolbox.refusing
 
 
 def failed(

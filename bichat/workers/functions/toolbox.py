@@ -24,6 +24,7 @@ from bichat.errors.functions import (
 )
 from bichat.workers import functions
 from bichat.workers.functions.function import Context, Function, Reach
+from bichat.workers.refusing import Refusing
 
 LONGEST = 15.0
 """Seconds of one call; a query has less, so that it can still say what it was at."""
@@ -52,8 +53,7 @@ class Toolbox:
         self._reach, self._longest = reach or Reach(), longest
         self.described: set[tuple[UUID, str]] = set()
         """The forms, by digest, of which the log has for a tenant what they are."""
-        self.refusing: set[str] = set()
-        """Models that take no functions."""
+        self.refusing = Refusing()
 
     async def offered(self, tenant_id: UUID) -> tuple[Function[Any], ...]:
         """Those for which everything is there, in an order that stays."""
