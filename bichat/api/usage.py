@@ -27,7 +27,9 @@ By = Annotated[
 
 
 class Used(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Tokens of some calls to the model; `day`, `model` and `user_id` when split by them.
+    """Tokens of attempts at answering and of labels, which are the `calls`, whatever functions they called.
+
+    `day`, `model` and `user_id` are there when split by them.
 
     `cost` is that of the tokens whose model has a price, null when none of them has; `unpriced_tokens` are
     those that it leaves out.

@@ -41,7 +41,7 @@ class _Day(click.ParamType[date]):
 def usage(
     tenant: UUID | None, split: tuple[Any, ...], since: date | None, until: date | None, as_json: bool
 ) -> None:  # fmt: skip
-    """Add up the calls to the model, their tokens, and what they cost at the prices in BICHAT_PRICES.
+    """Add up calls (attempts at answering, and labels), their tokens, and what they cost at BICHAT_PRICES.
 
     unpriced: tokens of models without a price, which the cost leaves out.
     """
