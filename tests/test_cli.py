@@ -239,10 +239,14 @@ def serve(environ: dict[str, str], llmock: LLMock, tmp_path: Path) -> Iterator[S
 def test_serve_prints_a_line_that_works(serve: Serve, llmock: LLMock) -> None:
     llmock.reply("Paris, of course.", times=None)
     lines = [line.strip() for line in serve.said().splitlines() if line.startswith("  ")]
-    assert lines[0].startswith("TOKEN=")
+    page, given, *_ = lines
+    url = f"http://127.0.0.1:{serve.environ['BICHAT_PORT']}"
+    assert page == f"{url}/bi-chat#token={given.removeprefix('TOKEN=')}"
+    shown = httpx.get(page, headers={"Accept": "text/html"}, follow_redirects=True)
+    assert shown.headers["content-type"].startswith("text/html")
     if shutil.which("curl"):
         shell = subprocess.run(
-            ["sh", "-c", "\n".join(lines)], capture_output=True, text=True, timeout=30, check=True
+            ["sh", "-c", "\n".join(lines[1:])], capture_output=True, text=True, timeout=30, check=True
         )
         assert "event: reply.completed" in shell.stdout
         assert "Paris, of course." in shell.stdout

@@ -67,6 +67,10 @@ def test_configured_origins_may_call(module_database_url: str, redis_url: str) -
             assert (refused.status_code, "access-control-allow-origin" in refused.headers) == (400, False)
 
 
+ASKS = ("/v1/embeddings", "/v1/prompts/{name}/render", "/v1/search")
+"""Queries that have a body."""
+
+
 def test_the_document_is_closed_and_says_every_refusal(api: Api) -> None:
     document = httpx.get(f"{api.url}/schema/openapi.json").json()
     assert sorted(document["paths"]) == [
@@ -80,9 +84,10 @@ def test_the_document_is_closed_and_says_every_refusal(api: Api) -> None:
             "archive", "messages", "messages/{message_id}/cancel", "messages/{message_id}/retry", "restore",
             "stream", "unarchive",
         )),
-        "/v1/ops/erasures", "/v1/ops/holds", "/v1/ops/holds/{hold_id}",
+        "/v1/embeddings", "/v1/ops/erasures", "/v1/ops/holds", "/v1/ops/holds/{hold_id}",
         "/v1/ops/projections", "/v1/ops/projections/{name}/rebuild", "/v1/ops/replies",
-        "/v1/ops/replies/{message_id}/retry", "/v1/usage",
+        "/v1/ops/replies/{message_id}/retry",
+        "/v1/prompts", "/v1/prompts/{name}", "/v1/prompts/{name}/render", "/v1/search", "/v1/usage",
     ]  # fmt: skip
     for name, schema in document["components"]["schemas"].items():
         assert schema.get("additionalProperties") is False or "properties" not in schema, name
@@ -90,11 +95,17 @@ def test_the_document_is_closed_and_says_every_refusal(api: Api) -> None:
         if path.startswith("/v1/"):
             assert operation["security"] == [{"bearer": []}]
             refusals = {"400", "401", "403", "404", "429", "503"}
-            if method != "get":
-                refusals |= {"409"} if path.endswith("/rebuild") else {"409", "412", "413", "422"}
+            if path.endswith("/rebuild"):
+                refusals |= {"409"}
+            elif path in ASKS:
+                refusals |= {"413"}
+            elif method != "get":
+                refusals |= {"409", "412", "413", "422"}
+            told = {status for status in operation["responses"] if status >= "400"}
+            assert told == refusals | ({"409"} if path.startswith("/v1/audit/") else set()), path
             assert "X-Request-Id" in [parameter["name"] for parameter in operation["parameters"]]
             assert all("X-Request-Id" in told["headers"] for told in operation["responses"].values())
-            for status in refusals:
+            for status in told:
                 assert list(operation["responses"][status]["content"]) == ["application/problem+json"]
 
 

@@ -11,13 +11,13 @@ import psycopg
 import pytest
 
 from bichat.config import Config, environment
-from bichat.projections import requested
+from bichat.projections import dialogues, requested, usage
 from bichat.projections.runner import connect
 from bichat.workers.rebuilds import Rebuilds
 from tests.examples import MASTER_KEY, by, opened, start, writing
 from tests.projections.test_runner import until
 
-ASK = "select * from bichat.request_rebuild(%s, 1, 1)"
+ASK = "select * from bichat.request_rebuild(%s, %s, %s)"
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ def connection(database_url: str) -> Iterator[psycopg.Connection[Any]]:
     with opened(database_url) as ledger, writing(ledger) as executor:
         asyncio.run(executor.execute(start(), by()))
     with connect(database_url) as connection:
-        for name in ("usage", "dialogues"):
-            connection.execute(ASK, (name,))
+        for model in (usage.MODEL, dialogues.MODEL):
+            connection.execute(ASK, (model.name, model.shape, model.fold))
         yield connection
 
 
