@@ -11,10 +11,11 @@ import pytest
 
 from bichat.config import Config, load
 from bichat.errors import NotSimilar
+from bichat.errors.model import ModelError
 from bichat.errors.unusable import WrongSetting
-from bichat.model import local
+from bichat.model import local, soon
 from bichat.model.embedders import Embedders
-from bichat.model.embeddings import OpenAIEmbedder, Vector, unit
+from bichat.model.embeddings import Embedder, OpenAIEmbedder, Vector, unit
 from bichat.model.local import LocalEmbedder
 from bichat.projections.lately import Lately
 from bichat.projections.search import asked, words
@@ -44,6 +45,65 @@ def test_the_local_model_survives_any_text(text: str) -> None:
     """Its engine does not survive thousands of the character that becomes eighteen."""
     [vector] = embedded(text)
     assert all(map(math.isfinite, vector))
+
+
+def test_nobody_waits_behind_a_crowd() -> None:
+    """And who gave up waiting leaves the place to others."""
+
+    async def crowd(size: int) -> list[list[Vector] | BaseException]:
+        one = LocalEmbedder()
+        asking = (one.embed(["revenue and cost " * 20], asked=True) for _ in range(size))
+        return await asyncio.gather(*asking, return_exceptions=True)
+
+    came = asyncio.run(crowd(local.WAITING + 3))
+    assert [type(one) for one in came] == [list] * local.WAITING + [NotSimilar] * 3
+
+    async def given_up() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(crowd(local.WAITING), 0.001)
+
+    asyncio.run(given_up())
+    embedded("a message, which waits its turn")
+    assert [type(one) for one in asyncio.run(crowd(1))] == [list]
+
+
+class Silent:
+    """As a server that takes a text and never says a word."""
+
+    name = "silent"
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def embed(self, texts: Sequence[str], *, asked: bool = False) -> list[Vector]:
+        self.asked += 1
+        await asyncio.sleep(60)
+        return []
+
+    async def close(self) -> None:
+        """Holds nothing."""
+
+
+def test_a_silent_model_is_waited_for_once_and_then_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(soon, "PATIENCE", 0.05)
+    now, silent = [0.0], Silent()
+    asking = soon.Soon(lambda: now[0])
+
+    def ask(embedder: Embedder) -> Vector:
+        return asyncio.run(asking.embed(embedder, "revenue"))
+
+    for _ in range(3):
+        with pytest.raises(ModelError):
+            ask(silent)
+    assert silent.asked == 1
+    now[0] = soon.AWAY
+    for _ in range(3):
+        with pytest.raises(ModelError):
+            ask(silent)
+    assert silent.asked == 2, "one looks whether it is back"
+    now[0] = 2 * soon.AWAY
+    monkeypatch.setattr(soon, "PATIENCE", 30)
+    assert len(ask(LocalEmbedder())) == len(ask(LocalEmbedder())) == 384
 
 
 def test_the_end_of_a_long_text_is_not_seen() -> None:

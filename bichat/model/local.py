@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.util import find_spec
+from threading import BoundedSemaphore
 from typing import TYPE_CHECKING
 
+from bichat.errors import NotSimilar
 from bichat.errors.model import ModelNonsense
 from bichat.model.embeddings import Vector, unit
 
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
 NAME = "local:multilingual-e5-small"
 LONGEST, TOKENS = 2_000, 512
 """Characters and tokens of a text that it sees; of more tokens it would make several runs, of 0.5 s each."""
+
+WAITING = 6
+"""Texts that people may wait for at once: there is one thread, and half a second of work in each at worst."""
+_places = BoundedSemaphore(WAITING)
 
 _GROWS = "\ufdfa"
 """The one character that becomes 18 in the engine, which has room for 12: many would kill the process."""
@@ -35,9 +41,21 @@ class LocalEmbedder:
     name = NAME
 
     async def embed(self, texts: Sequence[str], *, asked: bool = False) -> list[Vector]:
-        """As every embedder does; text by text, so that nobody waits for another's long list."""
+        """As every embedder does; text by text, so that nobody waits for another's long list.
+
+        Raises `NotSimilar` when too many are waiting who ask.
+        """
         loop = asyncio.get_running_loop()
-        return [await loop.run_in_executor(_thread(), _embed, text, asked) for text in texts]
+        if not asked:
+            return [await loop.run_in_executor(_thread(), _embed, text, False) for text in texts]
+        vectors = []
+        for text in texts:
+            if not _places.acquire(blocking=False):
+                raise NotSimilar(why="too many wait for the model that makes them; try again in a moment")
+            work = _thread().submit(_embed, text, True)
+            work.add_done_callback(lambda _: _places.release())  # done, or nobody waited long enough
+            vectors.append(await asyncio.wrap_future(work))
+        return vectors
 
     async def close(self) -> None:
         """The model stays for the next one: it is loaded once in a process."""

@@ -14,6 +14,7 @@ from bichat.errors.model import ModelError
 from bichat.events.transcript import Message
 from bichat.model.embedders import Embedders
 from bichat.model.embeddings import Vector, unit
+from bichat.model.soon import Soon
 from bichat.projections import search, vectors
 from bichat.projections.lately import Lately
 from bichat.projections.reads import Reads
@@ -58,6 +59,7 @@ class Search:
     def __init__(self, reads: Reads, embedders: Embedders) -> None:
         self._reads, self._embedders = reads, embedders
         self._lately: Lately[Vector] = Lately(256)
+        self._soon = Soon()
 
     async def close(self) -> None:
         """Lets go of the models' servers."""
@@ -89,7 +91,7 @@ class Search:
             return Embedding(vector, serving.name)
         except NotSimilar:  # it cannot be searched for, but made
             embedder = self._embedders.get()
-            return Embedding((await embedder.embed([text], asked=True))[0], embedder.name)
+            return Embedding(await self._soon.embed(embedder, text), embedder.name)
 
     async def _meant(self, text: str) -> _Meant:
         """The vector by the very model whose vectors are there: those of two models are never mixed."""
@@ -97,7 +99,7 @@ class Search:
         key = (serving.name, text)
         vector = self._lately.get(key)
         if vector is None:
-            (vector,) = await self._embedders.get(serving.name).embed([text], asked=True)
+            vector = await self._soon.embed(self._embedders.get(serving.name), text)
             self._lately.put(key, vector)
         if len(vector) != serving.dimensions:
             raise NotSimilar(why=f"{serving.name} makes vectors of another size than it did")
