@@ -6,6 +6,7 @@ select
   set_config('work_mem', '32MB', true),
   set_config('max_parallel_workers_per_gather', '0', true),
   set_config('jit', 'off', true),
+  set_config('standard_conforming_strings', 'on', true),  -- the guard reads texts so
   -- A query of a worker that was killed must not go on for nobody; before Postgres 14 it does.
   (select set_config(name, '1s', true) from pg_settings where name = 'client_connection_check_interval')
 
@@ -27,7 +28,8 @@ union all
 select 'it is a member of ' || rolname from roles
 where rolname in (
   'pg_write_all_data', 'pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files',
-  'pg_signal_backend', 'pg_maintain', 'pg_checkpoint', 'pg_create_subscription')
+  'pg_signal_backend', 'pg_maintain', 'pg_checkpoint', 'pg_create_subscription',
+  'pg_monitor', 'pg_read_all_stats', 'pg_stat_scan_tables')
 union all
 select 'it sees the tables of bichat itself' from roles join pg_namespace n on n.nspname in ('bichat', 'bichat_keys')
 where has_schema_privilege(roles.oid, n.oid, 'usage')
@@ -46,6 +48,23 @@ union all
 select 'it may change ' || name from roles, relations
 where relkind = 'S' and has_sequence_privilege(roles.oid, relations.oid, 'usage, update')
 limit 1
+
+-- name: callable
+-- What `x.name` may call for this role, where x has no such column. Not what only computes from what it is
+-- given: that is called as columns often are (name, width, path). Who may call a function that runs as somebody
+-- else gains by it, so that a column of that name is no excuse.
+select distinct lower(p.proname)
+from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+where p.prokind = 'f' and p.pronargs >= 1 and p.pronargs - p.pronargdefaults <= 1
+  and has_function_privilege(p.oid, 'execute')
+  and (p.prosecdef or p.proname <> all (%(allowed)s))
+  and (p.prosecdef or p.provolatile <> 'i' or not (
+    n.nspname = 'pg_catalog'
+    or exists (select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e')))
+  and (p.prosecdef or n.nspname = 'pg_catalog' or not exists (
+    select from pg_attribute a join pg_class c on c.oid = a.attrelid
+    where a.attname = p.proname and a.attnum > 0 and not a.attisdropped
+      and c.relkind in ('r', 'v', 'm', 'f', 'p') and has_column_privilege(c.oid, a.attnum, 'select')))
 
 -- name: tables
 select

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from msgspec import Struct
 from sqlglot import exp
 from sqlglot.dialects.postgres import Postgres
 from sqlglot.errors import SqlglotError
@@ -15,6 +16,7 @@ from sqlglot.parsers.postgres import PostgresParser
 from sqlglot.tokenizer_core import Token, TokenType
 
 from bichat.analytics.allowed import FUNCTIONS, SYNTAX
+from bichat.analytics.names import qualified
 from bichat.errors.functions import QueryRefused
 
 LONGEST = 10_000
@@ -63,13 +65,21 @@ class _Parser(PostgresParser):
         super()._advance(times)
 
 
-def checked(sql: str) -> str:
-    """The query without a semicolon at its end; raises `QueryRefused`."""
+class Checked(Struct, frozen=True):
+    """A query without a semicolon at its end, and the names after dots in it, for the server to judge."""
+
+    sql: str
+    qualified: frozenset[str]
+
+
+def checked(sql: str) -> Checked:
+    """The query, as far as it can be judged without the server; raises `QueryRefused`."""
     if len(sql) > LONGEST or "\x00" in sql:
         raise QueryRefused(reason=f"it is longer than {LONGEST} characters")
     try:
         tokens = _DIALECT.tokenize(sql)
         sql = _one(sql, tokens)
+        names = qualified(tokens)
         (query,) = _Parser(len(tokens)).parse(tokens, sql)
     except (SqlglotError, LookupError, ValueError, RecursionError) as error:
         told = str(error).splitlines()[0] if isinstance(error, SqlglotError) else "it is nested too deeply"
@@ -79,7 +89,7 @@ def checked(sql: str) -> str:
     for node in query.walk():
         for reason in _objections(node, sql):
             raise QueryRefused(reason=reason)
-    return sql
+    return Checked(sql, names)
 
 
 def _one(sql: str, tokens: list[Token]) -> str:
@@ -101,8 +111,8 @@ def _objections(node: exp.Expr, sql: str) -> Iterator[str]:
         yield _STRANGE[type(node)]
     if isinstance(node, exp.Table):
         yield from _of_table(node)
-    if isinstance(node, exp.Dot) and isinstance(node.expression, exp.Func):
-        yield "functions are named without their schema"
+    if isinstance(node, exp.Dot) and not isinstance(node.parent, exp.DataType):
+        yield "a dot stands only between the names of schemas, tables and columns"
     if isinstance(node, exp.Func):
         yield from _of_function(node, sql)
 

@@ -7,8 +7,10 @@ import time
 from typing import Any
 from uuid import UUID
 
+from msgspec import Struct
 from psycopg import AsyncCursor
 
+from bichat.analytics.allowed import FUNCTIONS
 from bichat.errors.functions import QueryRefused
 from bichat.projections.sql import statement
 
@@ -18,31 +20,52 @@ TRUSTED, DOUBTED = 600.0, 30.0
 log = logging.getLogger(__name__)
 
 
+class _Judged(Struct, frozen=True):
+    until: float
+    reason: str = ""
+    calls: frozenset[str] = frozenset()
+
+
+_UNKNOWN = _Judged(float("-inf"))
+
+
 class Roles:
     """What is known of the roles: one for each tenant, or if the database is not `shared`, one."""
 
     def __init__(self, *, shared: bool) -> None:
         self._shared = shared
-        self._judged: dict[UUID | None, tuple[float, str]] = {}
+        self._judged: dict[UUID | None, _Judged] = {}
 
     def verdict(self, tenant_id: UUID) -> str | None:
         """Why the role is not fit; empty when it is, `None` when it has to be looked at."""
-        at, reason = self._judged.get(self._whose(tenant_id), (float("-inf"), ""))
-        return reason if time.monotonic() - at < (DOUBTED if reason else TRUSTED) else None
+        judged = self._judged.get(self._whose(tenant_id), _UNKNOWN)
+        return judged.reason if time.monotonic() < judged.until else None
+
+    def calls(self, tenant_id: UUID) -> frozenset[str]:
+        """Names by which a role that was found fit may call a function as if it were a column."""
+        return self._judged.get(self._whose(tenant_id), _UNKNOWN).calls
 
     async def judge(self, tenant_id: UUID, cursor: AsyncCursor[tuple[Any, ...]]) -> None:
         """Raises `QueryRefused` when the role of this cursor, the tenant's, could do more than read."""
         reason = self.verdict(tenant_id)
         if reason is None:
-            await cursor.execute(sql_of("too_much"))
-            found = await cursor.fetchone()
-            reason = found[0] if found else ""
-            self._judged[self._whose(tenant_id)] = (time.monotonic(), reason)
+            reason = await self._look(tenant_id, cursor)
             if reason:
                 of = f" of tenant {tenant_id}" if self._shared else ""
                 log.error("the business database is not used: its role%s must only read, but %s", of, reason)
         if reason:
             raise QueryRefused(reason="the business database is not set up for it; an operator can tell why")
+
+    async def _look(self, tenant_id: UUID, cursor: AsyncCursor[tuple[Any, ...]]) -> str:
+        await cursor.execute(sql_of("too_much"))
+        found = await cursor.fetchone()
+        reason = found[0] if found else ""
+        await cursor.execute(sql_of("callable"), {"allowed": sorted(FUNCTIONS)})
+        calls = frozenset(name for (name,) in await cursor.fetchall())
+        self._judged[self._whose(tenant_id)] = _Judged(
+            time.monotonic() + (DOUBTED if reason else TRUSTED), reason, calls
+        )
+        return reason
 
     def _whose(self, tenant_id: UUID) -> UUID | None:
         return tenant_id if self._shared else None
