@@ -47,11 +47,13 @@ def _rendered(environment: Any, asked: bytes) -> dict[str, Any]:
 
     try:
         given = json.loads(asked)
-    except (RecursionError, ValueError) as error:
-        return {"kind": "Data", "line": None, "reason": str(error)}
+        names = _names(environment, given.get("data", {}))
+    except (RecursionError, TemplateError, ValueError) as error:
+        reason = getattr(error, "detail", None) or str(error)
+        return {"kind": "Data", "line": None, "reason": reason}
     try:
-        environment.add_template("prompt", given["template"])
-        text = environment.render_template("prompt", **given["data"]) if "data" in given else ""
+        environment.add_template("prompt", names + given["template"])
+        text = environment.render_template("prompt") if "data" in given else ""
         text.encode()  # a lone surrogate cannot be answered
     except TemplateError as error:
         return {"kind": error.kind, "line": error.line, "reason": error.detail or error.message}
@@ -60,6 +62,35 @@ def _rendered(environment: Any, asked: bytes) -> dict[str, Any]:
     if len(text) > LONGEST:
         return {"kind": "TooLong", "line": None, "reason": ""}
     return {"text": text}
+
+
+def _names(environment: Any, data: dict[str, Any]) -> str:
+    """What a template begins with to have the data: values of the engine's own, which its language writes.
+
+    Python's would bring their attributes and methods along: `items` would always be there, and `d.clear()`.
+    """
+    written, names = ["{% set null = none %}"], []
+    for place, (name, value) in enumerate(data.items()):
+        if _can_be_named(environment, name):
+            told = json.dumps(value, ensure_ascii=False).encode(errors="replace").decode()
+            written.append(f"{{% set value{place} = {told} %}}")
+            names.append(f"value{place} as {name}")
+        elif not isinstance(value, (dict, list)):
+            environment.add_global(name, value)  # `self` and `loop`; the rest no template can name
+    environment.add_template("data", "".join(written))
+    return f"{{% from 'data' import {', '.join(names)} %}}" if names else ""
+
+
+def _can_be_named(environment: Any, name: str) -> bool:
+    from minijinja import TemplateError  # noqa: PLC0415
+
+    if not name.isidentifier():
+        return False
+    try:
+        environment.add_template("data", f"{{% from 'data' import value as {name} %}}")
+    except TemplateError:
+        return False
+    return True
 
 
 if __name__ == "__main__":

@@ -28,6 +28,31 @@ def test_names_of_the_engines_own_are_free() -> None:
     assert rendering.render("{{ source ~ name ~ self }}", b'{"source": 1, "name": 2, "self": 3}') == "123"
 
 
+def test_data_are_values_of_the_engines_own() -> None:
+    data = b"""{"z": {"b": [1, null, true, -2.5e-7], "a": "{{ \\"x\\" %}\\n\\u00e9\\ud83d\\ude00"}, "null": 3,
+        "_p": [], "gr\\u00f6\\u00dfe": [5], "not": {}, "with": 1, "no name": 4, "items": ["i"], "loop": 7}"""
+    template = """{{ z.b|tojson }} {{ z|length }} {% for k, v in z|items %}{{ k }}{% endfor %} {{ z.a }}
+{%- for k in z %} {{ k }}{% endfor %} {{ null }} {{ gr\u00f6\u00dfe[0] }}
+{{- items[0] }} {{ loop }} {{ _p }} {{ z.get('q') }}"""
+    told = '[1, null, true, -2.5e-7] 2 ba {{ "x" %}\n\u00e9\U0001f600 b a 3 5i 7 [] None'
+    assert rendering.render(template, data) == told
+
+
+@pytest.mark.parametrize(
+    ("template", "why"),
+    [
+        ("Hello {{ items }}", "data: line 1: `items` is undefined"),
+        ("\n{{ who.items }}", "data: line 2: `who.items` is undefined"),
+        ("{{ who.clear() }}", "template: line 1: map has no method named clear"),
+        ("{{ many.append(1) }}", "template: line 1: sequence has no method named append"),
+        ("{{ many.sort }}", "data: line 1: `many.sort` is undefined"),
+        ("{{ many.0.pop }}", "data: line 1: "),
+    ],
+)
+def test_nothing_of_pythons_comes_with_the_data(template: str, why: str) -> None:
+    assert refused(template, b'{"who": {"a": 1}, "many": [{"a": 1}]}').startswith(why)
+
+
 @pytest.mark.parametrize(
     ("template", "why"),
     [
@@ -84,6 +109,8 @@ def test_a_hostile_template_ends_soon_and_says_why(template: str, why: str) -> N
     ("data", "why"),
     [
         (b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "recursion"),
+        (b'{"a": ' + b"[" * 500 + b"]" * 500 + b"}", "recursion limits"),
+        (b'{"a": ' + b"9" * 99 + b"}", "too large"),
         (b'{"a": ' + b"9" * 5000 + b"}", "4300 digits"),
     ],
 )
