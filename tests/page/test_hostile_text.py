@@ -11,10 +11,13 @@ import httpx
 import pytest
 from uuid_utils.compat import uuid7
 
+from bichat.api.page.cards import card
 from bichat.api.page.markdown import html
 from bichat.commands.reply import Call, CallFunctions, ReturnFunction
+from bichat.events.transcript import Message
 from tests.api.conftest import Api
 from tests.api.talk import ask, execute, finish, write
+from tests.examples import NOON
 from tests.page.visitor import Page, Visitor
 
 HOSTILE = [
@@ -140,6 +143,49 @@ def test_hostile_text_is_shown_everywhere_and_runs_nowhere(
     client.delete(f"/v1/dialogues/{dialogue_id}")
     harmless(anna.get(f"/bi-chat?undo={dialogue_id}").text)
     client.post(f"/v1/dialogues/{dialogue_id}/restore")
+
+
+DEEP = "[" * 400 + "1" + "]" * 400
+ODD = [
+    "", "[" * 50_000, '{"a":' * 50_000, "[" * 3_000 + "]" * 3_000, DEEP, json.dumps({"a": "[" * 50_000}),
+    r'{"sql": "\ud800"}', r'{"\ud800": 1, "b": 2}', r'["\udfff\ud83d"]', r'"\ud800"', r'{"error": "\ud800"}',
+    r'{"error": ["\ud800"]}', '{"error": ' + "[" * 990 + "]" * 990 + "}", "1" * 10_000, "NaN",
+    *('{"columns": ["a"], "rows": [[' + "[" * n + "]" * n + "]]}" for n in (50, 900, 3_000)),
+    r'{"columns": ["\ud800"], "rows": [["\ud800"]]}', r'{"columns": ["a"], "rows": [[["\ud83d"]]]}',
+    '{"columns": [], "rows": [[], []]}', '{"columns": ["a"], "rows": []}',
+]  # fmt: skip
+"""What a model may ask, and more than a function may return: not JSON, too deep, or no text."""
+
+
+@pytest.mark.parametrize("some", [ODD[::2], ODD[1::2]])
+def test_odd_arguments_and_results_are_shown(api: Api, anna: Visitor, some: list[str]) -> None:
+    client = api.client()
+    asked = ask(client, "Odd?")
+    write(api, asked, end="not")
+    about: dict[str, Any] = {"dialogue_id": asked[0], "message_id": asked[1], "attempt": 1}
+    for n, odd in enumerate(some):
+        names: dict[str, Any] = {"call_id": f"odd{n}", "name": "query_data"}
+        call = Call(id=uuid7(), arguments=odd, **names)
+        asyncio.run(execute(api, CallFunctions(**about, round=n + 1, said="", calls=(call,))))
+        asyncio.run(
+            execute(api, ReturnFunction(**about, id=uuid7(), result=odd or "0", failed=False, **names))
+        )
+    finish(api, asked, "Odd.")
+    shown = anna.get(f"/bi-chat/{asked[0]}")
+    assert shown.status_code == 200
+    assert len(harmless(shown.text).all("details", class_="card")) == len(some)
+
+
+@pytest.mark.parametrize("form", ["{}", '{"error": {}}', '{"columns": ["a"], "rows": [[{}]]}'])
+def test_however_deep_it_is_it_is_shown(form: str) -> None:
+    """Where the reader of JSON gives up is not where its writer does."""
+    for depth in range(1, 1_100, 31):
+        odd = form.replace("{}", "[" * depth + "]" * depth)
+        about: dict[str, Any] = {"id": uuid7(), "seq": 2, "version": 3, "role": "tool", "at": NOON}
+        call = Message(**about, content="", name="f", call_id="1", arguments=odd)
+        made = card(call, Message(**about, content=odd, name="f", call_id="1"))
+        assert made.asked
+        assert made.text or (made.table and made.table.shown[0][0])
 
 
 @pytest.mark.parametrize("text", HOSTILE)

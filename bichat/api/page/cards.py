@@ -84,7 +84,7 @@ def card(call: Message, returned: Message | None) -> Card:
 def _table(content: str) -> Table | None:
     try:
         found = msgspec.json.decode(content, type=Table)
-    except (msgspec.DecodeError, UnicodeError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
     return found if all(len(row) == len(found.columns) for row in found.rows) else None
 
@@ -93,24 +93,27 @@ def _asked(arguments: str) -> str:
     """A query alone is shown as it would be written; anything else as JSON."""
     try:
         given = json.loads(arguments)
-    except ValueError:
-        return arguments[:LONGEST]
+    except (ValueError, RecursionError):
+        return _shown(arguments)
     match given:
         case {**one} if len(one) == 1 and isinstance(only := next(iter(one.values())), str):
-            return only[:LONGEST]
+            return _shown(only)
     return _pretty(arguments)
 
 
 def _pretty(text: str) -> str:
     try:
         value = json.loads(text)
+        if isinstance(value, dict) and list(value) == ["error"]:
+            value = value["error"]
+        return _shown(value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False))
     except (ValueError, RecursionError):
-        return text[:LONGEST]
-    if isinstance(value, str):
-        return value[:LONGEST]
-    if isinstance(value, dict) and list(value) == ["error"]:
-        return str(value["error"])[:LONGEST]
-    return json.dumps(value, indent=2, ensure_ascii=False)[:LONGEST]
+        return _shown(text)
+
+
+def _shown(text: str) -> str:
+    """As much as a page shows, all of which UTF-8 can say: half a character in a JSON escape it cannot."""
+    return text[:LONGEST].encode(errors="replace").decode()
 
 
 def _cell(value: object) -> str:
@@ -118,7 +121,10 @@ def _cell(value: object) -> str:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    try:
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        return "…"
 
 
 def _all_numbers(column: Any) -> bool:
