@@ -70,19 +70,33 @@ class Analytics:
         self._places = asyncio.Semaphore(AT_ONCE)
         self._roles = Roles(shared=self.shared)
         self._away = float("-inf")
+        self._looking: asyncio.Task[None] | None = None
 
     @property
     def shared(self) -> bool:
         """Whether each tenant comes as a role of its own."""
         return "{tenant}" in self._url
 
-    async def usable(self, tenant_id: UUID) -> bool:
-        """Whether the tenant's role is fit to run what a model wrote; a database that is away may be back."""
-        if self._roles.verdict(tenant_id) is None and time.monotonic() - self._away > AWAY:
-            with suppress(FunctionError):
-                async with self._reading(tenant_id):
-                    return True
-        return not self._roles.verdict(tenant_id)
+    def usable(self, tenant_id: UUID) -> bool:
+        """Whether the tenant's role is fit to run what a model wrote, as far as is known.
+
+        Nobody waits: what is not known is looked at meanwhile, and each query looks before it runs.
+        """
+        unknown = self._roles.verdict(tenant_id) is None and time.monotonic() - self._away > AWAY
+        if unknown and (self._looking is None or self._looking.done()):
+            self._looking = asyncio.create_task(self._look(tenant_id), name="analytics.look")
+        return not self._roles.unfit(tenant_id)
+
+    async def close(self) -> None:
+        """Looks no more."""
+        if self._looking:
+            self._looking.cancel()
+            await asyncio.wait([self._looking])
+
+    async def _look(self, tenant_id: UUID) -> None:
+        with suppress(FunctionError):
+            async with self._reading(tenant_id):
+                pass
 
     async def tables(self, tenant_id: UUID) -> list[Table]:
         """What the tenant may read."""

@@ -7,6 +7,7 @@ import time
 from typing import Any
 from uuid import UUID
 
+from eventsourcing.application import LRUCache
 from msgspec import Struct
 from psycopg import AsyncCursor
 
@@ -16,6 +17,8 @@ from bichat.projections.sql import statement
 
 TRUSTED, DOUBTED = 600.0, 30.0
 """Seconds until a role that was found fit, or unfit, is looked at again."""
+MOST = 1000
+"""Tenants whose roles are known."""
 
 log = logging.getLogger(__name__)
 
@@ -34,16 +37,20 @@ class Roles:
 
     def __init__(self, *, shared: bool) -> None:
         self._shared = shared
-        self._judged: dict[UUID | None, _Judged] = {}
+        self._judged: LRUCache[UUID | None, _Judged] = LRUCache(MOST)
 
     def verdict(self, tenant_id: UUID) -> str | None:
         """Why the role is not fit; empty when it is, `None` when it has to be looked at."""
-        judged = self._judged.get(self._whose(tenant_id), _UNKNOWN)
+        judged = self._last(tenant_id)
         return judged.reason if time.monotonic() < judged.until else None
 
     def calls(self, tenant_id: UUID) -> frozenset[str]:
         """Names by which a role that was found fit may call a function as if it were a column."""
-        return self._judged.get(self._whose(tenant_id), _UNKNOWN).calls
+        return self._last(tenant_id).calls
+
+    def unfit(self, tenant_id: UUID) -> bool:
+        """Whether it was not fit when it was looked at last, however long ago."""
+        return bool(self._last(tenant_id).reason)
 
     async def judge(self, tenant_id: UUID, cursor: AsyncCursor[tuple[Any, ...]]) -> None:
         """Raises `QueryRefused` when the role of this cursor, the tenant's, could do more than read."""
@@ -62,10 +69,15 @@ class Roles:
         reason = found[0] if found else ""
         await cursor.execute(sql_of("callable"), {"allowed": sorted(FUNCTIONS)})
         calls = frozenset(name for (name,) in await cursor.fetchall())
-        self._judged[self._whose(tenant_id)] = _Judged(
-            time.monotonic() + (DOUBTED if reason else TRUSTED), reason, calls
-        )
+        until = time.monotonic() + (DOUBTED if reason else TRUSTED)
+        self._judged.put(self._whose(tenant_id), _Judged(until, reason, calls))
         return reason
+
+    def _last(self, tenant_id: UUID) -> _Judged:
+        try:
+            return self._judged.get(self._whose(tenant_id))
+        except KeyError:
+            return _UNKNOWN
 
     def _whose(self, tenant_id: UUID) -> UUID | None:
         return tenant_id if self._shared else None

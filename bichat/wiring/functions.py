@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -31,14 +30,14 @@ async def toolbox(config: Config) -> AsyncIterator[Toolbox]:
         yield Toolbox(())
         return
     analytics = Analytics(config.analytics_database_url) if config.analytics_database_url else None
-    # An unfit role is told of when the worker starts, not at the first question.
-    looking = asyncio.create_task(analytics.usable(NOBODY)) if analytics and not analytics.shared else None
+    if analytics and not analytics.shared:
+        analytics.usable(NOBODY)  # an unfit role is told of when the worker starts, not at a question
     reads, embedders = Reads(opened.url(config), size=2), Embedders(config)
     await reads.open()
     try:
         yield Toolbox(found(), Reach(analytics=analytics, search=Search(reads, embedders)))
     finally:
-        if looking:
-            looking.cancel()
+        if analytics:
+            await analytics.close()
         await reads.close()
         await embedders.close()

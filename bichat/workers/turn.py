@@ -70,7 +70,7 @@ class Turn:
             return await self._run()
 
     async def _run(self) -> float:
-        functions = await self._kit.toolbox.offered(self._claim.tenant_id)
+        functions = self._kit.toolbox.offered(self._claim.tenant_id)
         todo = await asyncio.to_thread(Planning(self._kit, self._claim).todo, functions)
         if todo is None:
             return SETTLED

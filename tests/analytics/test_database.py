@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from urllib.parse import urlsplit
 
@@ -240,6 +241,32 @@ def test_a_database_that_is_away_is_told_without_its_address() -> None:
     assert "geheim" not in str(caught.value)
 
 
+def test_nobody_waits_for_a_database_that_says_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+
+        async def story() -> None:
+            analytics = Analytics(f"postgresql://127.0.0.1:{silent.getsockname()[1]}/nowhere")
+            assert all(analytics.usable(tenant_id) for tenant_id in (TENANT, OTHER_TENANT) for _ in range(9))
+            line, _ = await asyncio.to_thread(silent.accept)
+            await asyncio.sleep(0.1)
+            silent.setblocking(False)
+            with line, pytest.raises(BlockingIOError):  # one look is enough
+                silent.accept()
+            await analytics.close()
+
+        began = time.monotonic()
+        asyncio.run(story())
+        assert time.monotonic() - began < 3
+
+
+async def known(analytics: Analytics) -> bool:
+    """Whether it is usable, once that was looked at."""
+    analytics.usable(TENANT)
+    assert analytics._looking
+    await analytics._looking
+    return analytics.usable(TENANT)
+
+
 # --- the first guard: the role ---------------------------------------------------------------------
 
 
@@ -270,7 +297,7 @@ def test_each_tenant_sees_its_own_views_and_nothing_of_others(shared_url: str) -
     async def story() -> None:
         analytics = Analytics(shared_url)
         for tenant_id, amount in ((TENANT, 10), (OTHER_TENANT, 70)):
-            assert await analytics.usable(tenant_id)
+            assert analytics.usable(tenant_id)
             assert rows(await analytics.query(tenant_id, "select amount from invoices", ROOM)) == [[amount]]
             assert [table.table for table in await analytics.tables(tenant_id)] == ["invoices"]
         for sql in (
@@ -312,7 +339,7 @@ def test_a_role_that_can_do_more_than_read_is_not_used(
         owner.execute(grant.format(role=role).encode())
         try:
             analytics = Analytics(shared_url)
-            assert not asyncio.run(analytics.usable(TENANT))
+            assert not asyncio.run(known(analytics))
             with pytest.raises(QueryRefused, match="operator"):
                 asyncio.run(analytics.query(TENANT, "select 1", ROOM))
         finally:

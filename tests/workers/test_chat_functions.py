@@ -16,7 +16,7 @@ from bichat.errors.functions import BadArguments, FunctionError
 from bichat.model.embedders import Embedders
 from bichat.projections.finding import Search
 from bichat.projections.reads import Reads
-from bichat.workers.functions.function import Context, Function, Reach
+from bichat.workers.functions.function import Context, Reach
 from bichat.workers.functions.toolbox import Toolbox, found
 from tests.examples import DIALOGUE, OTHER_TENANT, TENANT
 from tests.workers.world import world
@@ -51,8 +51,10 @@ def test_a_function_is_offered_when_what_it_needs_is_there(sales_url: str) -> No
     from bichat.analytics import Analytics
 
     def offered(reach: Reach) -> list[str]:
-        functions: tuple[Function[Any], ...] = asyncio.run(Toolbox(found(), reach).offered(TENANT))
-        return [function.name for function in functions]
+        async def names() -> list[str]:
+            return [function.name for function in Toolbox(found(), reach).offered(TENANT)]
+
+        return asyncio.run(names())
 
     assert offered(Reach()) == ["convert_units", "current_time"]
     assert offered(Reach(analytics=Analytics(sales_url))) == [

@@ -55,11 +55,11 @@ class Toolbox:
         """The forms, by digest, of which the log has for a tenant what they are."""
         self.refusing = Refusing()
 
-    async def offered(self, tenant_id: UUID) -> tuple[Function[Any], ...]:
+    def offered(self, tenant_id: UUID) -> tuple[Function[Any], ...]:
         """Those for which everything is there, in an order that stays."""
         reach = self._reach
         there = {"": True, "search": reach.search is not None, "analytics": False}
-        there["analytics"] = reach.analytics is not None and await reach.analytics.usable(tenant_id)
+        there["analytics"] = reach.analytics is not None and reach.analytics.usable(tenant_id)
         return tuple(function for function in self._functions.values() if there[function.needs])
 
     def context(self, tenant_id: UUID, user_id: str, dialogue_id: UUID, room: int) -> Context:
