@@ -5,8 +5,8 @@ from __future__ import annotations
 from sqlglot import exp
 
 _NAMES = """
-any_value array_agg avg bit_and bit_or bool_and bool_or corr count covar_pop covar_samp every
-json_agg json_object_agg jsonb_agg jsonb_object_agg max min mode percentile_cont percentile_disc
+any_value avg bit_and bit_or bool_and bool_or corr count covar_pop covar_samp every
+max min mode percentile_cont percentile_disc
 regr_avgx regr_avgy regr_count regr_intercept regr_r2 regr_slope regr_sxx regr_sxy regr_syy
 stddev stddev_pop stddev_samp string_agg sum var_pop var_samp variance
 grouping cube rollup
@@ -42,7 +42,8 @@ jsonb_object_keys jsonb_typeof row_to_json to_json to_jsonb
 to_tsvector to_tsquery plainto_tsquery websearch_to_tsquery ts_rank similarity word_similarity
 """
 FUNCTIONS = frozenset(_NAMES.split())
-"""By their names in Postgres. Not here because of what they can blow up to: repeat, lpad, rpad, format."""
+"""By their names in Postgres. Not here because of what they can blow up to: repeat, lpad, rpad, format,
+array_agg, and the aggregates that make JSON."""
 
 SYNTAX = (
     exp.And, exp.Or, exp.Xor, exp.Case, exp.If, exp.Cast, exp.TryCast, exp.Extract, exp.StrPosition, exp.Trim,

@@ -16,6 +16,7 @@ from sqlglot.parsers.postgres import PostgresParser
 from sqlglot.tokenizer_core import Token, TokenType
 
 from bichat.analytics.allowed import FUNCTIONS, SYNTAX
+from bichat.analytics.growth import too_large
 from bichat.analytics.names import qualified
 from bichat.errors.functions import QueryRefused
 
@@ -23,8 +24,6 @@ LONGEST = 10_000
 """Characters; the parser's time and depth grow with them."""
 MOST_STEPS = 20
 """Of the parser for each word; one is common, but where it has to guess it goes over the rest twice."""
-MOST_SERIES = 100_000
-"""Rows of one generate_series: all of them are made, whatever is wanted of them."""
 
 _WRITES = (
     exp.Insert, exp.Update, exp.Delete, exp.Merge, exp.Create, exp.Drop, exp.Alter, exp.Command, exp.Copy,
@@ -45,7 +44,6 @@ _STRANGE: dict[type[exp.Expr], str] = {
 _BEGINNINGS = {
     TokenType.SELECT, TokenType.WITH, TokenType.VALUES, TokenType.TABLE, TokenType.L_PAREN,
 }  # fmt: skip
-_STEPS = ("hour", "day", "week", "month", "quarter", "year")
 
 
 _DIALECT = Postgres()
@@ -115,6 +113,7 @@ def _objections(node: exp.Expr, sql: str) -> Iterator[str]:
         yield "a dot stands only between the names of schemas, tables and columns"
     if isinstance(node, exp.Func):
         yield from _of_function(node, sql)
+    yield from too_large(node)
 
 
 def _of_table(table: exp.Table) -> Iterator[str]:
@@ -134,21 +133,3 @@ def _of_function(function: exp.Func, sql: str) -> Iterator[str]:
     name = sql[start : end + 1].strip('"').lower()
     if name not in FUNCTIONS:
         yield f"the function {name[:40]} is not allowed"
-    if name == "generate_series" and not _bounded(function):
-        yield f"generate_series takes two numbers at most {MOST_SERIES} apart, or steps of hours or more"
-
-
-def _bounded(series: exp.Func) -> bool:
-    """Whether it is known beforehand to be short."""
-    low, high, step = (series.args.get(name) for name in ("start", "end", "step"))
-    try:
-        first, last = int(_plain(low)), int(_plain(high))
-    except ValueError:
-        step = step.this if isinstance(step, exp.Cast) else step
-        written = step.sql(dialect="postgres").lower() if step else ""
-        return isinstance(step, exp.Interval | exp.Literal) and any(unit in written for unit in _STEPS)
-    return abs(last - first) <= MOST_SERIES and (step is None or _plain(step).lstrip("-").isdigit())
-
-
-def _plain(value: object) -> str:
-    return value.sql() if isinstance(value, exp.Literal | exp.Neg) else ""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from sqlglot.tokenizer_core import Token, TokenType
 
@@ -28,6 +29,8 @@ def qualified(tokens: Sequence[Token]) -> frozenset[str]:
             raise QueryRefused(reason="types such as regclass are the database's own")
     if any(_escaped(*three) for three in zip(tokens, tokens[1:], tokens[2:], strict=False)):
         raise QueryRefused(reason="names stand in plain double quotes, without U&")
+    if any(_grown(*two) for two in pairwise(tokens)):
+        raise QueryRefused(reason="numbers are written in digits alone, and a space follows them")
     return frozenset(_after_dots(tokens))
 
 
@@ -42,6 +45,15 @@ def _escaped(first: Token, second: Token, third: Token) -> bool:
     """Whether they are one name that is written with escapes: sqlglot sees `U & "name"`."""
     together = first.end + 1 == second.start and second.end + 1 == third.start
     return together and first.text.lower() == "u" and second.token_type == TokenType.AMP
+
+
+def _grown(number: Token, word: Token) -> bool:
+    """Whether they may be one number to Postgres: sqlglot sees `10_000` as 10, named _000."""
+    return (
+        number.token_type == TokenType.NUMBER
+        and word.start == number.end + 1
+        and word.text[:1].isidentifier()
+    )
 
 
 def _after_dots(tokens: Sequence[Token]) -> Iterator[str]:
