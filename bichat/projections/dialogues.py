@@ -172,6 +172,16 @@ async def page(
     )
 
 
+async def these(
+    connection: AsyncConnection[Any], tenant_id: UUID, user_id: str, ids: Sequence[UUID], state: Lifecycle
+) -> dict[UUID, Listed]:
+    """Those of the dialogues that are the user's and in this state."""
+    values = {"tenant_id": tenant_id, "user_id": user_id, "ids": list(ids), "state": state}
+    async with connection.cursor(row_factory=tuple_row) as found:
+        await found.execute(MODEL.sql("these"), values)
+        return {row[0]: _listed(row) for row in await found.fetchall()}
+
+
 def _place(after: str) -> tuple[datetime, UUID]:
     at, dialogue_id = cursor.read(after, tuple[datetime, UUID])
     try:

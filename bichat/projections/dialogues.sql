@@ -101,3 +101,9 @@ where tenant_id = %(tenant_id)s and user_id = %(user_id)s and state = %(state)s
   and (label ilike %(pattern)s or last_message->>'content' ilike %(pattern)s)
 order by updated_at desc, id desc
 limit %(limit)s offset %(offset)s;
+
+-- name: these
+select id, tenant_id, user_id, label, state, version, created_at, updated_at, message_count,
+       last_message::text, status, null
+from bichat.dialogues_vN
+where tenant_id = %(tenant_id)s and user_id = %(user_id)s and state = %(state)s and id = any(%(ids)s);

@@ -127,10 +127,26 @@ def test_the_list_is_searched_and_has_pages(somebody: Visitor) -> None:
     ]
     assert names(read(somebody, "/bi-chat?q=question+1")) == [f"Question {n}" for n in range(19, 9, -1)]
     nothing = read(somebody, "/bi-chat?q=nothing")
-    assert nothing.texts("p", class_="none") == ["Nothing has “nothing” in its name or last message."]
+    assert nothing.texts("p", class_="none") == ["Nothing is about “nothing”."]
     assert [e.attributes["value"] for e in nothing.all("input", name="q")] == ["nothing"]
     assert somebody.get("/bi-chat?after=rubbish").status_code == 400
     assert somebody.get("/bi-chat?state=other").status_code == 400
+
+
+def test_what_was_said_in_the_middle_is_found_and_shown(api: Api, somebody: Visitor) -> None:
+    path = somebody.ask("How many people left?")
+    write(api, asked(path, read(somebody, path)), "Fourteen employees quit,\nmost of them in *sales*.")
+    until(lambda: "answered" in somebody.get(path).text)
+    somebody.fill(f"{path}/messages", message="And in May?")
+    somebody.ask("What does coffee cost?")
+    until(lambda: names(read(somebody, "/bi-chat?q=employees")) == ["How many people left?"])
+    page = read(somebody, "/bi-chat?q=employees+quit")
+    assert names(page) == ["How many people left?"]
+    assert page.texts("span", class_="snippet") == ["Fourteen employees quit, most of them in *sales*."]
+    assert names(read(somebody, "/bi-chat?q=employees&state=archived")) == []
+    somebody.fill(f"{path}/archive")
+    assert names(read(somebody, "/bi-chat?q=employees")) == []
+    assert names(read(somebody, "/bi-chat?q=employees&state=archived")) == ["How many people left?"]
 
 
 def test_a_long_dialogue_has_pages(api: Api, somebody: Visitor) -> None:
