@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from contextlib import aclosing
 
 from msgspec import Struct
 from uuid_utils.compat import uuid7
@@ -13,13 +12,13 @@ from uuid_utils.compat import uuid7
 from bichat import metrics
 from bichat.commands.dialogue import LabelDialogue
 from bichat.errors import BichatError
-from bichat.events.dialogue import AnswerTo, MessageAdded, Usage
+from bichat.events.dialogue import AnswerTo, MessageAdded
 from bichat.events.envelope import Actor, Cause, Metadata
 from bichat.logs import described
-from bichat.model import ChatMessage, ChatRequest, Chunk
+from bichat.model import ChatMessage, ChatRequest
 from bichat.projections.replies import Claim
-from bichat.tokens import count
 from bichat.workers.kit import Kit
+from bichat.workers.listening import Listening
 from bichat.workers.places import Places
 
 PATIENCE = 10.0
@@ -30,6 +29,9 @@ READ, TOKENS, LONGEST = 1_000, 40, 80
 
 NEAR = 8
 """Messages at the dialogue's end among which the answer is looked for."""
+
+TRIES = 3
+"""Answers among those after which a label is asked for: some models never find one."""
 
 PROMPT = (
     "Give the conversation that follows a title, in the language of the question: at most six words, in one"
@@ -53,7 +55,7 @@ class _Exchange(Struct, frozen=True):
 
 
 class Labels:
-    """Asks for labels. Nobody waits for one: what goes wrong is tried again after the next answer."""
+    """Asks for labels. Nobody waits for one: what goes wrong is tried again after the next answers."""
 
     def __init__(self, kit: Kit, worker: str, places: Places) -> None:
         self._kit, self._worker, self._places = kit, worker, places
@@ -96,6 +98,8 @@ class Labels:
             return None
         question = ledger.read(claim.dialogue_id, after=claim.version - 1, limit=1)[0].fact
         newest = ledger.read(claim.dialogue_id, limit=NEAR, desc=True, kinds=("MessageAdded",))
+        if sum(isinstance(event.fact, MessageAdded) and bool(event.fact.answers) for event in newest) > TRIES:
+            return None
         for event in newest:
             match event.fact:
                 case MessageAdded(content=said, answers=AnswerTo(message_id=asked, model=model)) if (
@@ -107,23 +111,20 @@ class Labels:
     async def _label(self, claim: Claim, found: _Exchange) -> None:
         said = f"{found.question[:READ]}\n\n{found.answer[:READ]}"
         call = ChatRequest(found.model, (ChatMessage("system", PROMPT), ChatMessage("user", said)), TOKENS)
-        text, end = await self._ask(call)
-        usage = _usage(call, text, end)
-        metrics.tokens(call.model, usage)
-        await self._kit.limits.used(claim.tenant_id, usage.total_tokens)
-        if label := cleaned(text):
-            command = LabelDialogue(dialogue_id=claim.dialogue_id, label=label, model=call.model, usage=usage)
+        heard = Listening(call)
+        try:
+            await heard.hear(self._kit.model, lambda words: None)
+        finally:  # also one that is too late has cost something
+            metrics.tokens(call.model, heard.usage())
+            await self._kit.limits.used(claim.tenant_id, heard.usage().total_tokens)
+        if label := cleaned(heard.text):
+            command = LabelDialogue(
+                dialogue_id=claim.dialogue_id, label=label, model=call.model, usage=heard.usage()
+            )
             await self._kit.executor.execute(command, Metadata(
                 tenant_id=claim.tenant_id, actor=Actor("worker", self._worker), command_id=uuid7(),
                 cause=Cause(claim.dialogue_id, found.version),
             ))  # fmt: skip
-
-    async def _ask(self, call: ChatRequest) -> tuple[str, Chunk]:
-        words, end = list[str](), Chunk()
-        async with aclosing(self._kit.model.stream(call)) as chunks:
-            async for end in chunks:
-                words.append(end.text)
-        return "".join(words), end
 
 
 def cleaned(said: str) -> str:
@@ -135,15 +136,3 @@ def cleaned(said: str) -> str:
         return label
     words = label[:LONGEST]
     return (words.rsplit(" ", 1)[0] if " " in words else words[:-1]) + "…"
-
-
-def _usage(call: ChatRequest, said: str, end: Chunk) -> Usage:
-    """As the server counted, else estimated."""
-    if told := end.usage:
-        return Usage(
-            prompt_tokens=told.prompt_tokens,
-            completion_tokens=told.completion_tokens,
-            total_tokens=told.total_tokens,
-        )
-    read, words = sum(count(message.content) for message in call.messages), count(said)
-    return Usage(prompt_tokens=read, completion_tokens=words, total_tokens=read + words)

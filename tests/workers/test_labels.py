@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from bichat.commands.dialogue import EraseText, RenameDialogue
 from bichat.doorbell import Doorbell
 from bichat.events.dialogue import DialogueLabelled, DialogueRenamed, MessageAdded, ReplyFailed
-from bichat.workers.labels import LONGEST, READ, cleaned
+from bichat.workers.labels import LONGEST, READ, TRIES, cleaned
 from tests.examples import by, question, start
 from tests.workers.world import World, streaming, worker, world
 
@@ -143,6 +143,24 @@ def test_what_goes_wrong_is_tried_again_after_the_next_answer(
         asyncio.run(story())
     told = [record for record in caplog.records if record.name == "bichat.workers.labels"]
     assert [(r.levelname, r.exc_info) for r in told] == [("INFO", None)] * (trouble == Fail(500))
+
+
+def test_who_finds_no_label_is_not_asked_for_ever(live: World, llmock: LLMock) -> None:
+    for _ in range(TRIES):
+        llmock.add(Reply("An answer."), Reply('""'))
+    llmock.reply("An answer.", times=None)
+
+    async def story() -> None:
+        async with worker(live, concurrency=1):  # so that each label is over when the next answer comes
+            dialogue_id, asked = await ask(live)
+            await live.answer(dialogue_id, asked)
+            for n in range(TRIES + 2):
+                (again,) = await live.ask_more(dialogue_id, f"More? {n}")
+                await live.answer(dialogue_id, again)
+        assert labels(live, dialogue_id) == []
+        assert len(llmock.requests) == TRIES + 3 + TRIES
+
+    asyncio.run(story())
 
 
 def test_a_slow_label_holds_back_neither_the_next_question_nor_the_worker(
