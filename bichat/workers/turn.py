@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import compress
 
 from uuid_utils.compat import uuid7
 
@@ -93,16 +94,17 @@ class Turn:
 
     async def _describe(self, functions: Functions) -> bool:
         """Whether the log has what is offered: auditors will have nothing but the digests to go by."""
-        tenant_id, described = self._claim.tenant_id, self._kit.toolbox.described
-        for function in functions:
-            if (tenant_id, function.digest) not in described:
-                describe = DescribeFunction(
-                    tenant_id=tenant_id, digest=function.digest, name=function.name, schema=function.schema
-                )
-                if not await self._record.commit(describe):
-                    return False
-                described.add((tenant_id, function.digest))
-        return True
+        tenant_id, toolbox = self._claim.tenant_id, self._kit.toolbox
+        new = toolbox.undescribed(tenant_id, functions)
+        done = await asyncio.gather(*(
+            self._record.commit(DescribeFunction(
+                tenant_id=tenant_id, digest=one.digest, name=one.name, schema=one.schema
+            ))
+            for one in new
+        ))  # fmt: skip
+        for one in compress(new, done):
+            toolbox.described.put((tenant_id, one.digest), True)
+        return all(done)
 
     # --- the answer -------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+from eventsourcing.application import LRUCache
 from msgspec import Struct
 
 from bichat import tracing
@@ -28,6 +29,9 @@ from bichat.workers.refusing import Refusing
 
 LONGEST = 15.0
 """Seconds of one call; a query has less, so that it can still say what it was at."""
+
+DESCRIBED = 10_000
+"""Forms of which it is known; of the others the log is told again."""
 
 UNKNOWN = "unknown_function"
 """Under this name the log has what a model made up: names are not sealed, and that might be anything."""
@@ -51,7 +55,7 @@ class Toolbox:
         """`longest`: seconds of one call."""
         self._functions = {function.name: function for function in found}
         self._reach, self._longest = reach or Reach(), longest
-        self.described: set[tuple[UUID, str]] = set()
+        self.described: LRUCache[tuple[UUID, str], bool] = LRUCache(DESCRIBED)
         """The forms, by digest, of which the log has for a tenant what they are."""
         self.refusing = Refusing()
 
@@ -61,6 +65,10 @@ class Toolbox:
         there = {"": True, "search": reach.search is not None, "analytics": False}
         there["analytics"] = reach.analytics is not None and reach.analytics.usable(tenant_id)
         return tuple(function for function in self._functions.values() if there[function.needs])
+
+    def undescribed(self, tenant_id: UUID, functions: Iterable[Function[Any]]) -> list[Function[Any]]:
+        """Those of which the log may not have yet what they are, for this tenant."""
+        return [one for one in functions if (tenant_id, one.digest) not in self.described.cache]
 
     def context(self, tenant_id: UUID, user_id: str, dialogue_id: UUID, room: int) -> Context:
         """For calls on behalf of somebody, each of whose results may have `room` bytes."""
