@@ -26,7 +26,7 @@ from bichat.commands.dialogue import (
     UnarchiveDialogue,
 )
 from bichat.errors import Invalid
-from bichat.hot import Hot
+from bichat.hot import BEHIND, Hot
 from bichat.projections import dialogues
 
 UNCHANGED = {304: ResponseSpec(data_container=None, description="Still at the version in If-None-Match.")}
@@ -84,7 +84,7 @@ async def show(
     body = msgspec.json.encode(answers.whole(found))
     if found.erased > found.version:  # it is parked: text is gone without a new version
         return _told(found.version, body, none_match="")
-    if hot:
+    if hot and request.parts.reads.replica_lag < BEHIND:
         hot.keep(*whose, found.version, body)
     return _told(found.version, body, none_match)
 

@@ -8,9 +8,11 @@ from typing import Any
 from uuid import UUID
 
 import httpx
+import pytest
 from redis import Redis
 
-from bichat import unsaid
+from bichat import hot, unsaid
+from bichat.projections.reads import Reads
 from tests.api.conftest import Api
 from tests.api.talk import ask
 from tests.examples import OTHER_TENANT, TENANT
@@ -52,6 +54,20 @@ def test_what_is_kept_is_what_was_sent(api: Api, anna: httpx.Client) -> None:
         connection.hset(unsaid.hot(dialogue_id), f"{TENANT}:anna", "9 kept")
     assert anna.get(f"/v1/dialogues/{dialogue_id}").content == b"kept"
     assert anna.get(f"/v1/dialogues/{dialogue_id}", params={"min_version": 10}).status_code == 400
+
+
+def test_nothing_is_kept_of_a_replica_that_is_far_behind(
+    api: Api, anna: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may still have text that was erased; the mark that keeps this out does not last for ever."""
+    dialogue_id, _ = ask(anna)
+    with monkeypatch.context() as patch:
+        patch.setattr(Reads, "replica_lag", hot.BEHIND + 1)
+        for _ in range(5):
+            anna.get(f"/v1/dialogues/{dialogue_id}")
+        time.sleep(0.1)
+        assert kept(api, dialogue_id) == {}
+    read(api, anna, dialogue_id)
 
 
 def test_nobody_is_told_of_an_older_version_than_asked_for(api: Api, anna: httpx.Client) -> None:
