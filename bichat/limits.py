@@ -136,15 +136,17 @@ class _Link:
             "async+redis://", implementation="redispy", key_prefix="bichat:limits",
             connection_pool=self.redis.connection_pool,  # type: ignore[arg-type]  # documented, untyped
         )  # fmt: skip
+        # Not public: a version of the library without them is to fail at the start, not at a request.
+        self._windows = self.storage._previous_window_key, self.storage._current_window_key
         self._lines = asyncio.Semaphore(LINES)
         self._waiting: asyncio.Task[None] | None = None
         """For Redis to come back; None: it is there."""
 
     def names(self, item: RateLimitItem, key: tuple[str, ...]) -> tuple[str, str]:
         """Under which the library counts it, in the window before and in this one."""
-        name, storage = item.key_for(*key), self.storage
-        before, now = storage._previous_window_key(name), storage._current_window_key(name)
-        return storage.bridge.prefixed_key(before), storage.bridge.prefixed_key(now)
+        before, now = (window(item.key_for(*key)) for window in self._windows)
+        prefixed = self.storage.bridge.prefixed_key
+        return prefixed(before), prefixed(now)
 
     async def close(self) -> None:
         """Closes the connections."""
