@@ -10,6 +10,7 @@ import msgspec
 from litestar import MediaType, Response, Router, delete, get, patch, post
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
+from msgspec.structs import replace
 
 from bichat.api import answers, asking, reading
 from bichat.api.call import Call, mint
@@ -36,7 +37,8 @@ UNCHANGED = {304: ResponseSpec(data_container=None, description="Still at the ve
 async def start(request: Call, data: JSONBody[NewDialogue]) -> Response[Accepted]:
     """Opens a dialogue with a question that will be answered."""
     asking.check_length(request, "message", data.message)
-    question = NewMessage(message_id=mint(), role="user", content=data.message, asks=asking.asked(data))
+    asked = replace(asking.asked(data), schedule=data.schedule)
+    question = NewMessage(message_id=mint(), role="user", content=data.message, asks=asked)
     command = StartDialogue(
         dialogue_id=mint(), user_id=request.user.id, messages=(question,), label=data.label or ""
     )

@@ -50,6 +50,7 @@ class NewDialogue(Settings, forbid_unknown_fields=True, omit_defaults=True, kw_o
 
     message: Text
     label: Label | None = None
+    schedule: Literal["now", "off_peak"] = "now"
 
 
 class GivenMessage(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):

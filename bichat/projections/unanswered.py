@@ -122,6 +122,16 @@ async def worked_on(connection: AsyncConnection[Any], ids: Sequence[UUID]) -> se
         return {message_id async for (message_id,) in found}
 
 
+async def later(
+    connection: AsyncConnection[Any], tenant_id: UUID, user_id: str, dialogues: Sequence[UUID]
+) -> list[tuple[UUID, UUID]]:
+    """The user's questions in these dialogues that wait for the quiet hours, each after its dialogue."""
+    values = {"tenant_id": tenant_id, "user_id": user_id, "dialogues": list(dialogues)}
+    async with connection.cursor(row_factory=tuple_row) as found:
+        await found.execute(_sql("later"), values)
+        return await found.fetchall()
+
+
 def _wanted(tenant_id: UUID | None, states: Collection[State], after: int, limit: int) -> dict[str, Any]:
     return {
         "tenant_id": tenant_id, "states": list(states), "after": after, "limit": limit, "shape": MODEL.shape,

@@ -25,3 +25,8 @@ order by p.dialogue_id limit %(limit)s;
 -- name: worked_on
 select message_id from bichat.reply_leases
 where message_id = any(%s) and holder <> '' and expires_at > clock_timestamp();
+
+-- name: later
+-- The questions of these dialogues that wait for the quiet hours.
+select dialogue_id, message_id from bichat.replies_vN
+where tenant_id = %(tenant_id)s and user_id = %(user_id)s and dialogue_id = any(%(dialogues)s) and later;

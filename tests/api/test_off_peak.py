@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -21,6 +22,7 @@ from tests.api.conftest import Api, served
 from tests.api.talk import Ear, ask, write
 from tests.api.tokens import SECRET
 from tests.examples import USAGE, by_worker
+from tests.page.visitor import Page, Visitor, until
 
 NIGHT = datetime.now(UTC).replace(second=0, microsecond=0) + timedelta(hours=6)
 
@@ -72,6 +74,29 @@ def test_a_question_for_the_night_waits_and_ops_see_until_when(
     (state, off_peak, until) = found.pop(asked["message_id"])
     assert (state, off_peak) == ("waiting", True)
     assert datetime.fromisoformat(until) == NIGHT
+
+
+def test_a_dialogue_may_begin_with_a_question_for_the_night(anna: httpx.Client, olga: httpx.Client) -> None:
+    body = {"message": "All of it, please", "schedule": "off_peak"}
+    asked = anna.post("/v1/dialogues", json=body).json()
+    page = olga.get("/v1/ops/replies", params={"min_position": asked["position"]}).json()["data"]
+    assert {one["message_id"]: one["off_peak"] for one in page}[asked["message_id"]] is True
+    assert anna.post("/v1/dialogues", json=body | {"schedule": "never"}).status_code == 400
+
+
+def test_the_page_says_that_a_question_waits_for_the_night(api: Api) -> None:
+    with api.client("nora") as nora:
+        first = ask(nora)
+        write(api, first)
+        asked = later(nora, first[0])
+    with closing(Visitor(api, "nora")) as visitor:
+        path = f"/bi-chat/{first[0]}"
+        for at in (path, f"{path}/messages/{asked['message_id']}?version={asked['version']}"):
+            page = Page(visitor.get(at).text)
+            window = f"{NIGHT:%H:%M}\u2013{NIGHT + timedelta(hours=1):%H:%M} UTC"
+            assert page.texts("p", class_="hint") == [f"Waits for the quiet hours ({window})"]
+            assert not page.all("span", class_="dots") + page.all("article", **{"aria-busy": "true"})
+        until(lambda: "waits for the quiet hours" in visitor.get("/bi-chat").text)
 
 
 def test_what_waits_for_the_night_is_no_queue_that_grows_old(

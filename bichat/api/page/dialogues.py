@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from bichat.api import asking, reading
 from bichat.api.call import mint
+from bichat.api.page import quiet
 from bichat.api.page.answering import asked, changed
 from bichat.api.page.listing import After, Query, Shelf, listing
 from bichat.api.page.rendering import moved, shown
@@ -94,6 +95,7 @@ async def show(
     found = await reading.dialogue(request, id_of(dialogue_id))
     if before:
         found = await _earlier(request, found, before)
+    asleep = await quiet.asleep(request, found.id, list(found.turns.values()))
     first = found.messages[0] if found.messages else None
     return await shown(
         request,
@@ -103,7 +105,8 @@ async def show(
         current=found.id,
         dialogue=found,
         name=_name(found),
-        entries=entries(found),
+        entries=entries(found, asleep),
+        quiet_hours=quiet.hours(request),
         earlier=first.seq if first and first.seq > 1 else None,
         newest=before is None,
     )

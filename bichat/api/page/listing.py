@@ -11,6 +11,7 @@ from uuid import UUID
 from litestar.params import QueryParameter
 from msgspec import Struct
 
+from bichat.api.page import quiet
 from bichat.api.page.thread import name
 from bichat.api.page.visit import Visit
 from bichat.api.schemas import LINE
@@ -36,6 +37,8 @@ class Line(Struct, frozen=True):
     dialogue: Listed
     name: str
     snippet: str = ""
+    asleep: bool = False
+    """Waits for the quiet hours."""
 
 
 class Listing(Struct, frozen=True, kw_only=True):
@@ -70,8 +73,10 @@ async def listing(
         shown = _ordered(found.data, [fitting[i] for i in best if i in fitting][:LENGTH], wanted)
         unnamed = [entry.id for entry in shown if not entry.label]
         first = await openings.of(connection, who.tenant_id, who.id, unnamed) if unnamed else {}
+    asleep = await quiet.resting(request, [one.id for one in shown if one.status == "waiting"])
     lines = [
-        Line(one, name(one.label, (first.get(one.id), _last(one))), best.get(one.id, "")) for one in shown
+        Line(one, name(one.label, (first.get(one.id), _last(one))), best.get(one.id, ""), one.id in asleep)
+        for one in shown
     ]
     return Listing(lines=lines, next=found.next, total=found.total, shelf=shelf, q=q, after=after)
 

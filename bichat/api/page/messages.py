@@ -7,9 +7,11 @@ from uuid import UUID
 
 from litestar import Response, Router, get, post
 from litestar.params import QueryParameter
+from msgspec.structs import replace
 
 from bichat.api import asking, reading
 from bichat.api.call import mint
+from bichat.api.page import quiet
 from bichat.api.page.answering import asked, changed
 from bichat.api.page.dialogues import Id
 from bichat.api.page.rendering import moved, shown
@@ -51,7 +53,11 @@ async def show(request: Visit, dialogue_id: Id, message_id: Id, version: Version
         return await _find(request, wanted, of)
 
     found = await reading.waited(request, fetch, wanted, what="question", version=version)
-    return await shown(request, "turn.html", dialogue=found.dialogue, entry=found.entry)
+    turns = [found.entry.turn] if found.entry.turn else []
+    entry = replace(found.entry, asleep=of in await quiet.asleep(request, wanted, turns))
+    return await shown(
+        request, "turn.html", dialogue=found.dialogue, entry=entry, quiet_hours=quiet.hours(request)
+    )
 
 
 @post("/{message_id:str}/cancel")

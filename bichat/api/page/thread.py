@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from uuid import UUID
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -21,6 +22,8 @@ class Entry(Struct, frozen=True, kw_only=True):
     turn: Turn | None = None
     calls: tuple[Message, ...] = ()
     answer: Message | None = None
+    asleep: bool = False
+    """Waits for the quiet hours."""
 
     @property
     def id(self) -> str:
@@ -53,12 +56,14 @@ def _returned(message: Message) -> bool:
     return message.arguments == "" and message.content != ""
 
 
-def entries(dialogue: Dialogue) -> list[Entry]:
+def entries(dialogue: Dialogue, asleep: Collection[UUID] = ()) -> list[Entry]:
     """The messages at hand, in order; what came of a question stands with it, however late it came."""
     found: dict[object, Entry] = {}
     for message in dialogue.messages:
         if message.reply_to is None:
-            found[message.id] = Entry(said=message, turn=dialogue.turns.get(message.id))
+            found[message.id] = Entry(
+                said=message, turn=dialogue.turns.get(message.id), asleep=message.id in asleep
+            )
             continue
         entry = found.get(message.reply_to, Entry(said=None))
         if message.role == "tool":
