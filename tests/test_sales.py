@@ -35,7 +35,7 @@ def test_the_figures_are_the_same_every_time_and_hang_together() -> None:
 
 
 def test_they_are_made_once_and_quickly_and_a_start_cut_short_is_made_good(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = Config(
         bichat_data_dir=tmp_path, openai_base_url="http://127.0.0.1:9/v1", redis_url="redis://127.0.0.1:1"
@@ -45,10 +45,17 @@ def test_they_are_made_once_and_quickly_and_a_start_cut_short_is_made_good(
     def cut_short(today: date) -> dict[str, object]:
         raise KeyboardInterrupt
 
+    def too_much(today: date) -> dict[str, object]:
+        raise psycopg.errors.DiskFull("no space left")
+
     with monkeypatch.context() as patch:
         patch.setattr(making, "generated", cut_short)
         with pytest.raises(KeyboardInterrupt), owned(config):
             pytest.fail("it must not start")
+        patch.setattr(making, "generated", too_much)
+        with owned(config) as servers:
+            assert servers.config.analytics_database_url is None
+        assert [line for line in caplog.messages if "no space left" in line] == caplog.messages[-1:]
     found = []
     for _ in range(2):
         with owned(config) as servers:

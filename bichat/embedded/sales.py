@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
 from importlib import resources
 from typing import Any
@@ -17,13 +18,25 @@ _MAKING = "sales_making"
 _OWN = ("bichat", "postgres", "template1")
 """The other databases of the server."""
 
+log = logging.getLogger(__name__)
 
-def sales(server: str) -> str:
-    """The URL of the sales database on the server of the URL `server`; it is made when there is none."""
-    with psycopg.connect(server, autocommit=True) as connection:
-        there = connection.execute("select from pg_database where datname = %s", (DATABASE,)).fetchone()
-        if there is None:
-            _make(connection, server)
+
+def sales(server: str) -> str | None:
+    """The URL of the sales database on the server of the URL `server`; it is made when there is none.
+
+    None when it cannot be made: all else works without it.
+    """
+    try:
+        with psycopg.connect(server, autocommit=True) as connection:
+            there = connection.execute("select from pg_database where datname = %s", (DATABASE,)).fetchone()
+            if there is None:
+                _make(connection, server)
+            else:  # perhaps by an earlier version, which gave the reader more
+                with psycopg.connect(urlsplit(server)._replace(path=f"/{DATABASE}").geturl()) as there_already:
+                    there_already.execute(_sql("reader"))
+    except (psycopg.Error, OSError) as error:
+        log.warning("the business database for a start cannot be made: %s", str(error).partition("\n")[0])
+        return None
     return urlsplit(server)._replace(netloc=f"{READER}@", path=f"/{DATABASE}").geturl()
 
 

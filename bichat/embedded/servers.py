@@ -47,8 +47,9 @@ class Servers:
             self._launch("redis_url", *valkey(home / "valkey", *where))
         for part in self.parts:
             part.wait_until_ready()
-        if "database_url" in self._urls and _lacks(self.config, "analytics_database_url"):
-            self._urls["analytics_database_url"] = sales(self._urls["database_url"])
+        own = self._urls.get("database_url")
+        if own and _lacks(self.config, "analytics_database_url") and (made := sales(own)):
+            self._urls["analytics_database_url"] = made
         self.config = _filled(self.config, self._urls)
         self._announce(ready=True)
 
