@@ -28,7 +28,7 @@ KEPT = 30
 SEEN = 10_000
 """Of so many dialogues it is known that they were read here."""
 BEHIND = 5.0
-"""Seconds by which a replica may be late; of one that is later nothing is kept: it may have text that is gone."""
+"""Seconds by which a replica may be late; of a later one nothing is kept: it may have text that is gone."""
 PAUSE = 1.0
 """Seconds without a try after Redis did not answer."""
 _KEEP = """
