@@ -229,8 +229,7 @@ async def reply(
         return None
     turn = _turn.decode(row[0])
     held = _messages.decode(row[1]) if row[1] else ()
-    said = (m for page in row[2] for m in _messages.decode(page) if m.version > since_version)
-    calls = tuple(m for m in said if m.call_id and (m.reply_to, m.attempt) == (message_id, turn.attempt))
+    calls = tuple(_messages.decode(row[2]))
     return Reply(turn, next((m for m in held if m.version == turn.version), None), calls)
 
 

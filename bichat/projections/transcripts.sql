@@ -220,17 +220,25 @@ select h.id, h.tenant_id, h.user_id, h.label, h.state, h.version, h.created_at, 
 from header h;
 
 -- name: reply
--- A turn with the page that holds its answer, the message whose version is the turn's; and the pages that may
--- hold calls of its last attempt from after a version.
+-- A turn with the page that holds its answer, the message whose version is the turn's; and the calls of its
+-- last attempt from after a version, however much people said meanwhile. What came later is not looked at.
 select to_jsonb(t)::text, (
     select p.messages::text from bichat.transcripts_pages_vN p
     where t.status = 'answered' and p.dialogue_id = h.id and p.tenant_id = h.tenant_id
       and p.cold = (h.state = 'archived') and p.page >= (t.seq - 1) / 50 and p.version >= t.version
-    order by p.page limit 1), array(
-    select p.messages::text from bichat.transcripts_pages_vN p
+    order by p.page limit 1), (
+    select coalesce(jsonb_agg(m.said order by p.page, m.n), '[]')::text
+    from bichat.transcripts_pages_vN p, jsonb_array_elements(p.messages) with ordinality as m(said, n)
     where t.calls > 0 and p.dialogue_id = h.id and p.tenant_id = h.tenant_id
-      and p.cold = (h.state = 'archived') and p.page >= (t.seq - 1) / 50 and p.version > greatest(t.started, %(since)s)
-    order by p.page limit 8)
+      and p.cold = (h.state = 'archived') and p.page >= (t.seq - 1) / 50
+      and p.version > greatest(t.started, %(since)s)
+      and p.page <= coalesce(case when t.status <> 'running' then (
+        select past.page from bichat.transcripts_pages_vN past
+        where past.dialogue_id = h.id and past.tenant_id = h.tenant_id and past.cold = (h.state = 'archived')
+          and past.page >= (t.seq - 1) / 50 and past.version >= t.version
+        order by past.page limit 1) end, 9223372036854775807)
+      and m.said->>'reply_to' = t.message_id::text and m.said ? 'call_id'
+      and (m.said->>'attempt')::int = t.attempt and (m.said->>'version')::bigint > %(since)s)
 from bichat.transcripts_vN h
 join bichat.transcripts_turns_vN t on t.dialogue_id = h.id and t.tenant_id = h.tenant_id
 where h.id = %(dialogue_id)s and h.tenant_id = %(tenant_id)s and h.user_id = %(user_id)s

@@ -128,6 +128,28 @@ async def test_a_reply_is_found_with_the_calls_of_its_last_attempt(database_url:
             assert list(found.calls) == calls
 
 
+@pytest.mark.parametrize("end", [ANSWER, FAIL, None])
+async def test_its_calls_are_found_however_much_was_said_meanwhile(
+    database_url: str, reads: Reads, end: int | None
+) -> None:
+    much = [(0, NOTE, 0)] * 220  # two messages each
+    story = [(0, ASK, 0), (0, START, 0), *much, (0, CALL, 0), (0, RETURN, 0), *much, (0, CALL, 441)]
+    if end is not None:
+        story += [(0, end, 0), *much, (0, ASK, 0), (0, START, 0), (0, CALL, 0)]
+    log = history(story)
+    filled(database_url, log)
+    said = whole(log).messages
+    calls = [m for m in said if m.call_id and m.reply_to == said[0].id]
+    assert [call.seq for call in calls] == [442, 443, 884, 885]
+    async with reads.tenant(TENANT) as connection:
+        for since in (0, calls[0].version - 1, *(m.version for m in calls)):
+            found = await transcripts.reply(
+                connection, TENANT, FIRST, "user 0", said[0].id, since_version=since
+            )
+            assert found
+            assert list(found.calls) == [m for m in calls if m.version > since]
+
+
 async def test_nobody_reaches_what_is_not_theirs(database_url: str, reads: Reads) -> None:
     log = history([(0, ASK, 0), (1, ASK, 0), (2, ASK, 0)])
     filled(database_url, log)
