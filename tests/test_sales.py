@@ -6,6 +6,7 @@ import signal
 import time
 from datetime import date
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -71,6 +72,27 @@ def test_they_are_made_once_and_quickly_and_a_start_cut_short_is_made_good(
             assert [name for (name,) in names] == ["bichat", "postgres", "sales", "template0", "template1"]
     assert found[0] == found[1]
     assert found[0]
+
+
+def test_the_reader_of_an_earlier_version_loses_what_it_had_too_much(tmp_path: Path) -> None:
+    config = Config(
+        bichat_data_dir=tmp_path, openai_base_url="http://127.0.0.1:9/v1", redis_url="redis://127.0.0.1:1"
+    )
+    with owned(config) as servers:
+        server, url = servers.config.database_url or "", servers.config.analytics_database_url or ""
+        with psycopg.connect(urlsplit(server)._replace(path="/sales").geturl()) as owner:
+            owner.execute("grant execute on function pg_sleep(float8) to public")
+        with psycopg.connect(url) as reader:
+            reader.execute("select pg_sleep(0)")
+        making.sales(server)
+        for call in (
+            "pg_sleep(0)",
+            "pg_stat_get_activity(null)",
+            "pg_cancel_backend(1)",
+            "pg_advisory_lock(1)",
+        ):
+            with psycopg.connect(url) as reader, pytest.raises(psycopg.errors.InsufficientPrivilege):
+                reader.execute(f"select {call}".encode())
 
 
 def test_whoever_has_a_business_database_gets_no_sales(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -39,6 +40,8 @@ class Part:
         self.stop_with = signal.SIGTERM
         self.orphaned_with: signal.Signals | None = None
         """What it gets when we are killed; `None`: what stops it."""
+        self.memory: int | None = None
+        """Bytes that each process of it may have for itself, where the kernel sees to that; `None`: any."""
         self.before: Callable[[], None] = lambda: None
         """What to do before each start."""
         self.ready: Callable[[], bool] = lambda: True
@@ -110,7 +113,7 @@ class Part:
                 start_new_session=True,
                 **self._account.options,
                 # Runs after the change of user, which would clear the signal; we have no threads yet.
-                preexec_fn=die_with_parent(self.orphaned_with or self.stop_with),  # noqa: PLW1509
+                preexec_fn=_prepared(self.orphaned_with or self.stop_with, self.memory),  # noqa: PLW1509
             )
         except OSError as error:
             raise PartFailed(part=self.name, reason=f"{error.filename}: {error.strerror}") from error
@@ -128,13 +131,15 @@ class Part:
         return f"{next((line for line in said if 'FATAL' in line), said[-1])} (more in {self._log})"
 
 
-def die_with_parent(with_signal: signal.Signals) -> Callable[[], None]:
-    """What a child runs between fork and exec so that it ends when the thread that forked it does."""
+def _prepared(with_signal: signal.Signals, memory: int | None) -> Callable[[], None]:
+    """What a child runs between fork and exec: it ends when the thread that forked it does, and is bounded."""
     if sys.platform != "linux":  # elsewhere the next start finds and ends what was left running
         return lambda: None
     prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
 
     def ask_the_kernel() -> None:
+        if memory is not None:
+            resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
         prctl(_PR_SET_PDEATHSIG, int(with_signal))
         if os.getppid() != parent:  # it died before we could ask
             os._exit(1)

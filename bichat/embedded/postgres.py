@@ -19,6 +19,8 @@ from bichat.embedded.runtime import Runtime
 from bichat.errors.unusable import PartFailed
 
 DATABASE = "bichat"
+MEMORY = 1024**3
+"""Bytes of one connection: a query that puts a text together has no other bound."""
 _SETTINGS = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
@@ -54,6 +56,7 @@ def postgres(home: Path, runtime: Runtime, account: Account) -> tuple[Part, str]
     argv = [binaries / "postgres", "-D", _here(home), "-k", runtime.sockets, *settings]
     part = Part("Postgres", argv, log=home.with_name("postgres.log"), cwd=home, account=account)
     part.stop_with, part.before, part.ready = signal.SIGINT, clear, ready
+    part.memory = MEMORY
     return part, url
 
 

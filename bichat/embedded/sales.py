@@ -32,8 +32,8 @@ def sales(server: str) -> str | None:
             if there is None:
                 _make(connection, server)
             else:  # perhaps by an earlier version, which gave the reader more
-                with psycopg.connect(urlsplit(server)._replace(path=f"/{DATABASE}").geturl()) as there_already:
-                    there_already.execute(_sql("reader"))
+                with psycopg.connect(urlsplit(server)._replace(path=f"/{DATABASE}").geturl()) as sales:
+                    sales.execute(_sql("reader"))
     except (psycopg.Error, OSError) as error:
         log.warning("the business database for a start cannot be made: %s", str(error).partition("\n")[0])
         return None

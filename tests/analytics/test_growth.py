@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import psycopg
 import pytest
 
 from bichat.errors.functions import QueryRefused
@@ -46,3 +47,10 @@ def test_what_grows_without_bound_is_refused_before_the_database_sees_it(query: 
 )
 def test_what_stays_small_is_run(sales_url: str, query: str) -> None:
     assert len(ask(sales_url, query).rows) == 1
+
+
+def test_a_connection_has_no_more_memory_than_it_is_given(sales_url: str) -> None:
+    """As if there were no guard."""
+    bomb = "select array_agg(a.n::char(4000)) from generate_series(1,100000) a(n), generate_series(1,999) b"
+    with psycopg.connect(sales_url) as connection, pytest.raises(psycopg.errors.OutOfMemory):
+        connection.execute(bomb)
