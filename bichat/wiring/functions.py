@@ -11,7 +11,7 @@ from bichat.config import Config
 from bichat.wiring import opened
 
 if TYPE_CHECKING:
-    from bichat.workers.functions.toolbox import Toolbox
+    from bichat.workers.toolbox import Toolbox
 
 NOBODY = UUID(int=0)
 
@@ -23,8 +23,8 @@ async def toolbox(config: Config) -> AsyncIterator[Toolbox]:
     from bichat.model.embedders import Embedders
     from bichat.projections.finding import Search
     from bichat.projections.reads import Reads
-    from bichat.workers.functions.function import Reach
-    from bichat.workers.functions.toolbox import Toolbox, found
+    from bichat.workers.function import Reach
+    from bichat.workers.toolbox import Toolbox, found
 
     if not config.bichat_functions:
         yield Toolbox(())

@@ -16,10 +16,10 @@ from bichat.events.envelope import Fact
 from bichat.model import ToolCall
 from bichat.model.calls import unused
 from bichat.projections.replies import Claim
-from bichat.workers.functions.function import Context
-from bichat.workers.functions.toolbox import UNKNOWN, Returned, Toolbox, failure
+from bichat.workers.function import Context
 from bichat.workers.listening import Listening
 from bichat.workers.record import Record
+from bichat.workers.toolbox import UNKNOWN, Returned, Toolbox, failure
 
 MOST = 8
 """Calls in one round that are made."""

@@ -11,8 +11,8 @@ from bichat.deltas import Deltas
 from bichat.events.ledger import Ledger
 from bichat.limits import Limits
 from bichat.model import Model
-from bichat.workers.functions.toolbox import Toolbox
 from bichat.workers.prompts import Prompts
+from bichat.workers.toolbox import Toolbox
 
 
 class Kit(Struct, frozen=True, kw_only=True):

@@ -20,7 +20,7 @@ from bichat.tokens import count
 from bichat.workers import attempts, context
 from bichat.workers.attempts import Tried
 from bichat.workers.context import Context
-from bichat.workers.functions.function import Function
+from bichat.workers.function import Function
 from bichat.workers.kit import Kit
 
 SHARE = 4

@@ -29,12 +29,12 @@ from bichat.tokens import count
 from bichat.workers import parked
 from bichat.workers.attempts import LONGEST_WAIT
 from bichat.workers.calling import NotWanted
-from bichat.workers.functions.toolbox import Toolbox
 from bichat.workers.kit import Kit
 from bichat.workers.labels import Labels
 from bichat.workers.life import LOOKED, Life
 from bichat.workers.places import Places
 from bichat.workers.prompts import Prompts
+from bichat.workers.toolbox import Toolbox
 from bichat.workers.turn import Turn
 
 LEASE, RENEWED = 15.0, 5.0

@@ -11,8 +11,8 @@ from msgspec import Struct
 from bichat.analytics import Analytics
 from bichat.events.dialogue import FunctionCalled, FunctionReturned
 from bichat.events.envelope import Fact
-from bichat.workers.functions.function import Context, Reach, function
-from bichat.workers.functions.toolbox import Toolbox, found
+from bichat.workers.function import Context, Reach, function
+from bichat.workers.toolbox import Toolbox, found
 
 
 class Nothing(Struct, frozen=True):

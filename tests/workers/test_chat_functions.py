@@ -16,8 +16,8 @@ from bichat.errors.functions import BadArguments, FunctionError
 from bichat.model.embedders import Embedders
 from bichat.projections.finding import Search
 from bichat.projections.reads import Reads
-from bichat.workers.functions.function import Context, Reach
-from bichat.workers.functions.toolbox import Toolbox, found
+from bichat.workers.function import Context, Reach
+from bichat.workers.toolbox import Toolbox, found
 from tests.examples import DIALOGUE, OTHER_TENANT, TENANT
 from tests.workers.world import world
 

@@ -29,8 +29,8 @@ from bichat.events.function import FunctionDescribed, stream_of
 from bichat.model import canonical
 from bichat.shown import ROUNDS, following, rebuild
 from bichat.workers.calling import MOST
-from bichat.workers.functions.toolbox import UNKNOWN
 from bichat.workers.rounds import BETWEEN
+from bichat.workers.toolbox import UNKNOWN
 from tests.examples import TENANT
 from tests.workers.functions import calls, of_calls, query, results, toolbox
 from tests.workers.world import World, worker, world

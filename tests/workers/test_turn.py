@@ -17,9 +17,9 @@ from bichat.events.ledger import Ledger, Stream
 from bichat.limits import Limits
 from bichat.model import Model
 from bichat.projections.replies import Claim
-from bichat.workers.functions.toolbox import Toolbox
 from bichat.workers.kit import Kit
 from bichat.workers.prompts import Prompts
+from bichat.workers.toolbox import Toolbox
 from bichat.workers.turn import Turn
 from tests.examples import TENANT
 from tests.workers.world import world

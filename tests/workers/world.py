@@ -32,8 +32,8 @@ from bichat.events.feed import Feed
 from bichat.events.ledger import Ledger
 from bichat.model import Model
 from bichat.workers import project
-from bichat.workers.functions.toolbox import Toolbox
 from bichat.workers.reply import ReplyWorker
+from bichat.workers.toolbox import Toolbox
 from tests.examples import MASTER_KEY, by, opened, question, start
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from msgspec import Meta, Struct
 
 from bichat.errors.functions import BadArguments
-from bichat.workers.functions.function import Context, function
+from bichat.workers.function import Context, function
 
 if TYPE_CHECKING:
     from pint import UnitRegistry

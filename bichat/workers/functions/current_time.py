@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from msgspec import Meta, Struct
 
 from bichat.errors.functions import BadArguments
-from bichat.workers.functions.function import Context, function
+from bichat.workers.function import Context, function
 
 
 class Where(Struct, frozen=True, forbid_unknown_fields=True):

@@ -7,7 +7,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from bichat.analytics import Column
-from bichat.workers.functions.function import Context, function
+from bichat.workers.function import Context, function
 
 
 class Which(Struct, frozen=True, forbid_unknown_fields=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from bichat.analytics import Table
-from bichat.workers.functions.function import Context, function
+from bichat.workers.function import Context, function
 
 
 class Nothing(Struct, frozen=True, forbid_unknown_fields=True):

@@ -7,7 +7,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from bichat.analytics import Result
-from bichat.workers.functions.function import Context, function
+from bichat.workers.function import Context, function
 
 
 class Question(Struct, frozen=True, forbid_unknown_fields=True):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from bichat.workers.functions.function import Context, function
+from bichat.workers.function import Context, function
 
 LONGEST = 1_000
 """Characters of a message that are told."""

@@ -24,7 +24,7 @@ from bichat.errors.functions import (
     TookTooLong,
 )
 from bichat.workers import functions
-from bichat.workers.functions.function import Context, Function, Reach
+from bichat.workers.function import Context, Function, Reach
 from bichat.workers.refusing import Refusing
 
 LONGEST = 15.0
@@ -111,7 +111,7 @@ def failure(error: FunctionError) -> Returned:
 
 
 def found() -> list[Function[Any]]:
-    """Every function in the modules of this package, by name."""
+    """Every function in the modules of `functions`, by name."""
     known: dict[str, Function[Any]] = {}
     for module in pkgutil.iter_modules(functions.__path__):
         for value in vars(import_module(f"{functions.__name__}.{module.name}")).values():
