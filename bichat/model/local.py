@@ -1,4 +1,4 @@
-"""Vectors without a server: a small multilingual model that comes along as a package (`bichat[embedded]`)."""
+"""Vectors without a server: a small multilingual model that comes along as a package (`bichat[search]`)."""
 
 from __future__ import annotations
 
