@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import math
+from datetime import UTC, datetime, timedelta
 
 
 class BichatError(Exception):
@@ -64,15 +66,26 @@ class VersionRace(Refused):
 
 
 class RateLimited(Refused):
-    """Too many requests of this {whose}, at most {limit}: try again in {seconds} s."""
+    """Too many requests of this {whose}, at most {limit}: try again {when}."""
+
+    def __init__(self, *, seconds: int = 1, **facts: object) -> None:
+        super().__init__(**{"when": _when(seconds), **facts}, seconds=seconds)
 
 
 class TokensSpent(RateLimited):
-    """The tenant's questions took too many tokens, at most {limit}: ask again in {seconds} s."""
+    """The tenant's questions took too many tokens, at most {limit}: ask again {when}."""
 
 
 class BudgetSpent(RateLimited):
-    """The tenant's budget is spent, {limit}: questions are answered again in {seconds} s."""
+    """The tenant's budget is spent, {limit}: questions are answered again {when}."""
+
+
+def _when(seconds: int) -> str:
+    if seconds < 120:
+        return f"in {seconds} s"
+    if seconds <= 3600:
+        return f"in {math.ceil(seconds / 60)} min"
+    return f"after {datetime.now(UTC) + timedelta(seconds=seconds):%-d %B, %H:%M} UTC"
 
 
 class StateForbids(Refused):

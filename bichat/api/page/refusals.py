@@ -29,18 +29,18 @@ def as_page(as_problem: Handler) -> Handler:
         if visit.by_script:
             return answer
         told = msgspec.json.decode(answer.content, type=Problem)
-        body = _page(visit, told, answer.headers.get("Retry-After", ""))
+        body = _page(visit, told)
         return Response(body, status_code=told.status, headers=answer.headers, media_type=MediaType.HTML)
 
     return handle
 
 
-def _page(visit: Visit, told: Problem, after: str) -> str:
+def _page(visit: Visit, told: Problem) -> str:
     line, typed = _line(told), visit.fields.get("message", "")
     if told.status == 401:
         to = str(visit.path_params.get("dialogue_id", ""))
         return text(visit, "signin.html", {"reason": line, "to": to, "text": typed})
-    facts = {"told": told, "line": line, "after": after, "text": typed, "action": visit.scope["path"]}
+    facts = {"told": told, "line": line, "text": typed, "action": visit.scope["path"]}
     return text(visit, "refused.html", facts)
 
 

@@ -15,10 +15,8 @@ export async function asJson(address, options = {}) {
   if (answer.ok) return answer.json();
   if (answer.status === 401) location.reload(); // signing in, and back here
   const told = await answer.json().catch(() => ({ detail: "Something went wrong." }));
-  const wait = Number(answer.headers.get("Retry-After"));
-  const after = wait > 1 ? ` Try again in ${wait} seconds.` : "";
   const [wrong] = told.errors ?? [];
-  throw new Error((wrong ? `The ${wrong.field} ${wrong.reason}.` : told.detail) + after);
+  throw new Error(wrong ? `The ${wrong.field} ${wrong.reason}.` : told.detail);
 }
 
 export function carry(form) {
