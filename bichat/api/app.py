@@ -97,7 +97,7 @@ def create_app(parts: Parts) -> Litestar:
     )
     watches = Watches(parts.reads)
     app = Application(
-        [v1, health.router, _with_token("/", metrics.scrape), ui_file, page.router],
+        [v1, health.router, _with_token("/", metrics.scrape), ui_file, page.front, page.router],
         request_class=Call,
         lifespan=[_open],
         state=State(

@@ -43,6 +43,12 @@ def test_without_a_session_there_is_only_the_form_for_a_token(
     assert (refused.status_code, refused.headers["Content-Type"]) == (401, "application/problem+json")
 
 
+def test_the_address_alone_leads_to_the_page(stranger: Visitor) -> None:
+    led = stranger.get("/")
+    assert (led.status_code, led.headers["Location"]) == (307, "/bi-chat")
+    assert Page(stranger.get("/", follow_redirects=True).text).all("input", name="token")
+
+
 def test_a_token_opens_a_session_that_scripts_cannot_read_and_that_ends_with_it(stranger: Visitor) -> None:
     answer = stranger.sign_in(f" Bearer {token(exp=int(time.time()) + 600)}\n")
     assert (answer.status_code, answer.headers["Location"]) == (303, "/bi-chat")

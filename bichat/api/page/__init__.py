@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from litestar import Router
+from litestar import Router, get
+from litestar.response import Redirect
 
 from bichat.api.page import dialogues, messages, session, sessions, static, stream
 from bichat.api.page.refusals import as_page
 from bichat.api.page.rendering import HEADERS
 from bichat.api.page.visit import Visit
 
-__all__ = ["as_page", "router"]
+__all__ = ["as_page", "front", "router"]
+
+
+@get("/", include_in_schema=False)
+async def front() -> Redirect:
+    """Whoever opens the address alone is a person, who comes to the page."""
+    return Redirect(session.PATH, status_code=307)
+
 
 _signed_in = Router(
     "/",
