@@ -89,6 +89,18 @@ def opened(browser: Browser, url: str) -> Iterator[Open]:
         assert [line for console in consoles for line in console.complaints] == []
 
 
+def test_the_link_signs_in_a_tab_that_shows_the_page_already(browser: Browser, url: str) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(url)
+    page.goto(f"{url}#token={token('somebody')}")  # the fragment alone changes: nothing is loaded
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("heading", name="What would you like to know?")).to_be_attached()
+    page.evaluate("location.hash = 'token=another'")
+    page.wait_for_function("!location.href.includes('token')")
+    context.close()
+
+
 def ask(page: Page, question: str) -> None:
     page.get_by_role("textbox", name=re.compile("Ask")).fill(question)
     page.keyboard.press("Enter")

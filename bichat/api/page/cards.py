@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -14,7 +16,10 @@ MOST_ROWS = 200
 """Rows of a result that are shown; the model got them all."""
 LONGEST = 20_000
 """Characters of a text that are shown."""
-NUMBER = (int, float)
+LONGEST_CELL = 200
+"""Of a list of objects that is shown as a table."""
+_NUMBER = re.compile(r"[-+]?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
+"""As JSON writes them, and exact ones as texts."""
 
 
 class Table(Struct, frozen=True):
@@ -41,6 +46,10 @@ class Table(Struct, frozen=True):
         told = f"{len(self.rows):,} row{'' if len(self.rows) == 1 else 's'}"
         told += ", and more that were not read" if self.truncated else ""
         return told + (f", the first {MOST_ROWS} are shown" if len(self.rows) > MOST_ROWS else "")
+
+
+_Result = msgspec.json.Decoder(Table | list[dict[str, Any]], float_hook=Decimal)
+"""A query's, or a list of objects; decimals stay as they are written."""
 
 
 class Card(Struct, frozen=True, kw_only=True):
@@ -83,10 +92,21 @@ def card(call: Message, returned: Message | None) -> Card:
 
 def _table(content: str) -> Table | None:
     try:
-        found = msgspec.json.decode(content, type=Table)
+        found = _Result.decode(content)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
-    return found if all(len(row) == len(found.columns) for row in found.rows) else None
+    if isinstance(found, list):
+        found = _of_objects(found)
+    return found if found.columns and all(len(row) == len(found.columns) for row in found.rows) else None
+
+
+def _of_objects(found: list[dict[str, Any]]) -> Table:
+    """A list of flat objects: a column for each name that any has; nothing nested nor long fits in a cell."""
+    values = [value for one in found for value in one.values()]
+    if any(isinstance(value, (dict, list)) or len(str(value)) > LONGEST_CELL for value in values):
+        return Table([], [])
+    columns = list(dict.fromkeys(name for one in found for name in one))
+    return Table(columns, [[one.get(name) for name in columns] for one in found])
 
 
 def _asked(arguments: str) -> str:
@@ -122,11 +142,15 @@ def _cell(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     try:
-        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        return (
+            str(value)
+            if isinstance(value, (str, Decimal))
+            else json.dumps(value, ensure_ascii=False, default=str)
+        )
     except RecursionError:
         return "…"
 
 
 def _all_numbers(column: Any) -> bool:
     told = [value for value in column if value is not None]
-    return bool(told) and all(isinstance(v, NUMBER) and not isinstance(v, bool) for v in told)
+    return bool(told) and all(_NUMBER.fullmatch(_cell(value)) for value in told)

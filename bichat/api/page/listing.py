@@ -98,7 +98,7 @@ def _best(hits: list[Hit], *, listed: bool) -> dict[UUID, str]:
     least = max(hits[0].score / 2, 0.5 if listed else 0.0) if hits else 0.0
     best: dict[UUID, str] = {}
     for hit in hits:
-        if hit.score >= least:
+        if hit.score > least:
             best.setdefault(hit.dialogue_id, _beginning(hit.message.content or ""))
     return best
 

@@ -164,10 +164,15 @@ if (toast) {
 }
 
 // A token in the fragment never reaches a server or a log by itself; the person still says yes to it.
-const token = document.querySelector("#sign-in #token");
-const given = new URLSearchParams(location.hash.slice(1)).get("token");
-if (given) {
-  history.replaceState(null, "", location.pathname);
-  if (token) token.value = given;
-  token?.form.querySelector("button").focus();
+// The link may also be opened in a tab that shows the page already: then the fragment alone changes.
+function takeToken() {
+  const given = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (!given) return;
+  history.replaceState(null, "", location.pathname + location.search);
+  const token = document.querySelector("#sign-in #token");
+  if (!token) return;
+  token.value = given;
+  token.form.querySelector("button").focus();
 }
+takeToken();
+addEventListener("hashchange", takeToken);
