@@ -109,7 +109,23 @@ def test_empty_counts_as_not_given(empty: str) -> None:
         ("BICHAT_READY_LAG_SECONDS", "0"),
         ("BICHAT_ARCHIVE_AFTER", "0"),
         ("DATABASE_READ_URL", "postgresql://a,b/x"),
+        ("DATABASE_READ_URL", "postgresql://a%2Cb/x"),
+        ("DATABASE_READ_URL", "postgresql://a/x?hostaddr=1.1.1.1,2.2.2.2"),
+        ("DATABASE_READ_URL", "postgresql://x/y?host=a&host=b,c"),
+        ("DATABASE_URL", "postgresql:x"),
+        ("DATABASE_URL", "postgresql://a:1,b:99999/x"),
         ("BICHAT_METRICS_PORT", "65536"),
+        ("BICHAT_METRICS_PORT", "9" * 5000),
+        ("BICHAT_PRICES", ","),
+        ("BICHAT_HOST", "evil host"),
+        ("BICHAT_HOST", "http://evil"),
+        ("BICHAT_CORS_ORIGINS", ","),
+        ("BICHAT_CORS_ORIGINS", "http://evil/path"),
+        ("BICHAT_CORS_ORIGINS", "http://me@evil"),
+        ("OPENAI_BASE_URL", "http:evil.com/v1"),
+        ("OPENAI_BASE_URL", "http://"),
+        ("OPENAI_BASE_URL", "https://evil host/v1"),
+        ("REDIS_URL", "redis:evil"),
         ("BICHAT_RATE_LIMIT", "600"),
         ("BICHAT_RATE_LIMIT", "0/minute"),
         ("BICHAT_RATE_LIMIT", "6e2/minute"),
@@ -131,6 +147,21 @@ def test_a_wrong_value_is_refused_by_name_and_not_shown(name: str, value: str) -
         load({name: value})
     assert str(refusal.value).startswith(f"{name}: ")
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("url", ["postgresql://u:hunter%2pw@h/x", "postgresql://u:hunter2@[h/x"])
+@pytest.mark.parametrize("name", ["DATABASE_URL", "DATABASE_READ_URL", "ANALYTICS_DATABASE_URL"])
+def test_what_libpq_cannot_read_is_refused_without_its_words(name: str, url: str) -> None:
+    with pytest.raises(WrongSetting) as refusal:
+        load({name: url})
+    assert str(refusal.value) == f"{name}: is not a URL that libpq can read"
+    assert refusal.value.__cause__ is None
+    assert refusal.value.__suppress_context__
+
+
+def test_several_databases_may_stand_behind_one_url() -> None:
+    given = {"DATABASE_URL": "postgresql://a:1,b:2/x?sslmode=require", "BICHAT_MASTER_KEY": KEY}
+    assert load(given).database_url == given["DATABASE_URL"]
 
 
 def test_a_given_database_needs_a_given_master_key() -> None:

@@ -176,7 +176,7 @@ def _encrypted(given: dict[str, object], environ: Mapping[str, str]) -> None:
             encryption.refuse_plaintext(name.upper(), str(given[name]))
     for name in _DATABASES:
         if name in given:
-            given[name] = encryption.postgres(str(given[name]), environ)
+            given[name] = encryption.postgres(name.upper(), str(given[name]), environ)
 
 
 def environment(config: Config, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -194,13 +194,14 @@ def _written(value: object) -> str:
 
 
 _READERS: dict[str, Callable[[str, str], object]] = {
-    "database_url": values.url("postgresql", "postgres"),
-    "keys_database_url": values.url("postgresql", "postgres"),
+    "database_url": values.servers,
+    "keys_database_url": values.servers,
     "database_read_url": values.one_server,
-    "analytics_database_url": values.url("postgresql", "postgres"),
+    "analytics_database_url": values.servers,
     "redis_url": values.url("redis", "rediss", "unix"),
     "openai_base_url": values.url("http", "https"),
     "bichat_data_dir": lambda name, text: Path(values.text(name, text)),
+    "bichat_host": values.host,
     "bichat_port": values.whole_number(1, 65_535),
     "bichat_cors_origins": values.origins,
     "bichat_jwt_secret": values.secret,

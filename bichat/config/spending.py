@@ -91,4 +91,6 @@ def prices(name: str, text: str) -> Prices:
         if found[1] in by_model:
             raise WrongSetting(name=name, reason=f"has two prices for {found[1]}")
         by_model[found[1]] = Price(Decimal(found[2]), Decimal(found[3]))
+    if not by_model:
+        raise WrongSetting(name=name, reason="has no price")
     return Prices(by_model)

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from bichat.errors.unusable import WrongSetting
+
+_WHOLE = re.compile(r"\d{1,18}", re.ASCII)
+_HOST = re.compile(r"[a-z0-9._:%-]{1,255}", re.ASCII | re.IGNORECASE)
 
 
 def text(name: str, text: str) -> str:
@@ -29,7 +36,7 @@ def whole_number(low: int, high: int) -> Callable[[str, str], int]:
     """A reader of whole numbers from `low` to `high`."""
 
     def read(name: str, text: str) -> int:
-        if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
+        if not _WHOLE.fullmatch(text) or not low <= int(text) <= high:
             raise WrongSetting(name=name, reason=f"must be a whole number from {low} to {high}")
         return int(text)
 
@@ -61,26 +68,60 @@ def url(*schemes: str) -> Callable[[str, str], str]:
             _ = parts.port
         except ValueError:
             raise WrongSetting(name=name, reason="is not a URL") from None
-        if parts.scheme not in schemes:
+        if not text.lower().startswith(tuple(f"{scheme}://" for scheme in schemes)):
             raise WrongSetting(name=name, reason=f"must start with {' or '.join(s + '://' for s in schemes)}")
+        if not text.isprintable() or " " in text:
+            raise WrongSetting(name=name, reason="is not a URL")
+        if parts.scheme in ("http", "https") and not parts.hostname:
+            raise WrongSetting(name=name, reason="names no host")
         return text
 
     return read
 
 
+def host(name: str, text: str) -> str:
+    """A host's name or address."""
+    if not _HOST.fullmatch(text):
+        raise WrongSetting(name=name, reason="must be the name or the address of a host")
+    return text
+
+
+def servers(name: str, text: str) -> str:
+    """The URL of a Postgres server, or of several of which libpq takes the first that it reaches."""
+    if not text.startswith(("postgresql://", "postgres://")):
+        raise WrongSetting(name=name, reason="must start with postgresql:// or postgres://")
+    for port in said(name, text).get("port", "").split(","):
+        if port and not (_WHOLE.fullmatch(port) and 1 <= int(port) <= 65_535):
+            raise WrongSetting(name=name, reason="is not a URL that libpq can read")
+    return text
+
+
 def one_server(name: str, text: str) -> str:
     """The URL of one Postgres server: libpq would take several, and connect to now this one, now that one."""
-    url("postgresql", "postgres")(name, text)
-    if "," in urlsplit(text).netloc or "," in parse_qs(urlsplit(text).query).get("host", [""])[0]:
+    servers(name, text)
+    named = said(name, text)
+    if any("," in named.get(where, "") for where in ("host", "hostaddr")):
         raise WrongSetting(name=name, reason="must name one server")
     return text
+
+
+def said(name: str, text: str) -> dict[str, str]:
+    """What a Postgres URL says, as libpq reads it: no other parser agrees on all of them."""
+    try:
+        return {word: str(value) for word, value in conninfo_to_dict(text).items()}
+    except (psycopg.Error, ValueError):  # whose message has the URL, with the password in it
+        raise WrongSetting(name=name, reason="is not a URL that libpq can read") from None
 
 
 def origins(name: str, text: str) -> tuple[str, ...]:
     """Origins, separated by commas."""
     origins = tuple(part.strip().rstrip("/") for part in text.split(",") if part.strip())
     for origin in origins:
-        url("http", "https")(name, origin)
+        parts = urlsplit(url("http", "https")(name, origin))
+        if parts.path or parts.query or parts.fragment or "@" in parts.netloc:
+            raise WrongSetting(name=name, reason="must be origins, as in https://www.example.com")
+    if not origins:
+        raise WrongSetting(name=name, reason="names no origin")
     return origins
 
 
