@@ -132,7 +132,7 @@ class Part:
 
 
 def _prepared(with_signal: signal.Signals, memory: int | None) -> Callable[[], None]:
-    """What a child runs between fork and exec: it ends when the thread that forked it does, and is bounded."""
+    """What a child runs between fork and exec: it ends when its parent's thread does, and is bounded."""
     if sys.platform != "linux":  # elsewhere the next start finds and ends what was left running
         return lambda: None
     prctl, parent = ctypes.CDLL(None).prctl, os.getpid()

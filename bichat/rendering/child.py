@@ -59,6 +59,10 @@ def _rendered(environment: Any, asked: bytes) -> dict[str, Any]:
         return {"kind": error.kind, "line": error.line, "reason": error.detail or error.message}
     except (MemoryError, TypeError, ValueError) as error:
         return {"kind": type(error).__name__, "line": None, "reason": str(error)}
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of Rust's, and of no module: no memory for the text
+            raise
+        return {"kind": "MemoryError", "line": None, "reason": ""}
     if len(text) > LONGEST:
         return {"kind": "TooLong", "line": None, "reason": ""}
     return {"text": text}

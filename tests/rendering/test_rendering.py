@@ -84,6 +84,7 @@ def test_what_is_wrong_is_told_with_its_line(template: str, why: str) -> None:
         ),
         ("{% for x in deep recursive %}{{ loop(deep) }}{% endfor %}", "recursion limit exceeded"),
         ("{{ 'x' * 10**9 }}", "too large"),
+        ("{{ 'a' * 100000000 }}", "256 MB of memory"),
         ("{{ 'x' * 300000 }}", "longer than 200,000 characters"),
         ("{% set s = 'x' * 1000 %}" + "{% set s = s ~ s %}" * 30, "256 MB of memory"),
         ("{{ ('x' * 100000)|replace('x', 'y' * 100000) }}", "256 MB of memory"),
