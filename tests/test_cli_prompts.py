@@ -67,6 +67,7 @@ def test_a_prompt_from_its_first_text_to_its_end(environ: dict[str, str], tmp_pa
     assert run(environ, "remove", "weekly").stdout == "weekly is gone since version 3\n"
     assert "no such prompt" in str(run(environ, "show", "weekly").exception)
     assert told(environ, "list") == []
+    assert "system is the built-in one" in run(environ, "list").stderr
 
 
 def test_the_system_prompt_is_always_there(environ: dict[str, str]) -> None:

@@ -126,6 +126,8 @@ def test_cost_is_told_over_http_and_by_the_verb(
     ]  # fmt: skip
     last = CliRunner().invoke(bichat, argv, env=environ).stdout.splitlines()[-1]
     assert last.split() == ["all", "all", "4", "3000", "3000", "0.004", "2000"]
+    bare = CliRunner().invoke(bichat, argv, env=environ | {"BICHAT_PRICES": ""})
+    assert "Without BICHAT_PRICES there is no cost" in bare.stderr
     none = CliRunner().invoke(bichat, [*argv, "--until", "2020-01-01"], env=environ)
     assert (none.exit_code, none.stdout) == (0, "")
 

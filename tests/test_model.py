@@ -96,6 +96,12 @@ def test_a_refused_request_is_not_worth_repeating(llmock: LLMock, status: int) -
         listen(llmock.base_url())
 
 
+def test_a_wrong_address_is_told_as_one(llmock: LLMock) -> None:
+    llmock.fail(404, message="Not Found")
+    with pytest.raises(ModelRefused, match="OPENAI_BASE_URL: is it the address with its /v1"):
+        listen(llmock.base_url())
+
+
 def test_a_spent_quota_is_a_refusal_though_it_is_a_429(llmock: LLMock) -> None:
     llmock.fail(429, code="insufficient_quota", message="You exceeded your current quota")
     with pytest.raises(ModelRefused):

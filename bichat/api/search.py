@@ -65,7 +65,7 @@ async def find(request: Call, data: JSONBody[Wanted], min_position: MinPosition 
     `min_position` waits for, and by its meaning some seconds later.
     """
     if (data.query is UNSET) == (data.embedding is UNSET):
-        raise Invalid(field="query", reason="give this or embedding, not both")
+        raise Invalid(field="query", reason="give one of query and embedding")
     if data.query:
         asking.check_length(request, "query", data.query)
     for name in ("search", "transcripts"):

@@ -41,12 +41,16 @@ def prompts() -> None:
 @as_json
 def show_all(tenant: UUID | None, as_json: bool) -> None:
     """List the tenant's own prompts: who wrote the newest version, and when."""
+    from bichat.events.prompt import SYSTEM
     from bichat.projections import prompts
 
     with database.opened() as db:
         whose = _tenant(db, tenant)
         found = _read(db, whose, lambda reader: prompts.page(reader, whose, after=None, limit=MANY))
-    table([msgspec.to_builtins(one) if as_json else _row(one) for one in found], as_json=as_json)
+    if found or as_json:
+        table([msgspec.to_builtins(one) if as_json else _row(one) for one in found], as_json=as_json)
+    if SYSTEM not in [one.name for one in found]:
+        click.echo("system is the built-in one: `bichat prompts show system` prints it.", err=True)
 
 
 @prompts.command()

@@ -55,11 +55,14 @@ def usage(
         found = counted.everywhere(
             connection, tenant, since=since, until=until or date.max, by={*by, "model"}
         )
-    spent = costs.costed(found, config.load().bichat_prices, by)
+    prices = config.load().bichat_prices
+    spent = costs.costed(found, prices, by)
     rows = [_row(one, by) for one in spent]
     if len(rows) > 1 and not as_json:
         rows.append(_whole(spent, by))
     table(rows, as_json=as_json)
+    if rows and not prices:
+        click.echo("Without BICHAT_PRICES there is no cost: set it here as it is for the server.", err=True)
 
 
 def _row(one: Spent, by: tuple[str, ...]) -> dict[str, Any]:

@@ -118,6 +118,8 @@ def refusal(status: int, told: str, retry_after: float | None, *, offered: bool 
     if 300 <= status < 400:
         told = "it redirects, which is not followed; OPENAI_BASE_URL must be the address itself"
     detail = f"HTTP {status}: {told}" if told else f"HTTP {status}"
+    if status == 404 and "model" not in told.lower():
+        detail += "; OPENAI_BASE_URL: is it the address with its /v1?"
     overloaded = status in (408, 409, 425, 429) or status >= 500
     if overloaded and "insufficient_quota" not in told:
         return ModelUnavailable(detail=detail, retry_after=retry_after)

@@ -11,7 +11,7 @@ from uuid_utils.compat import uuid7
 from bichat import logs
 from bichat.commands.command import Command
 from bichat.commands.execute import Executor
-from bichat.commands.reply import WorkerCommand
+from bichat.commands.reply import FailReply, StartReply, WorkerCommand
 from bichat.errors import BeingForgotten, LogUnavailable, Refused, VersionRace
 from bichat.events.envelope import Actor, Cause, Metadata
 from bichat.projections.replies import Claim
@@ -28,6 +28,7 @@ class Record:
     def __init__(self, executor: Executor, claim: Claim, worker: str) -> None:
         self._executor, self._claim, self._worker = executor, claim, worker
         self._stopped = asyncio.Event()
+        self._model = ""
         self.version = 0
         """Of the dialogue, after the last commit about it."""
 
@@ -60,7 +61,12 @@ class Record:
                 log.info("%s of %s: %s", what, self._claim.message_id, no)
                 return False
             else:
-                log.info("%s", what)
+                if isinstance(command, StartReply):
+                    self._model = command.model
+                if isinstance(command, FailReply):  # its detail may quote people
+                    log.warning("%s: %s, model %s", what, command.code, self._model or "not asked")
+                else:
+                    log.info("%s", what)
                 if command.stream_id == self._claim.dialogue_id:
                     self.version = outcome.version
                 return True

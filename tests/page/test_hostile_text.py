@@ -18,7 +18,7 @@ from bichat.events.transcript import Message
 from tests.api.conftest import Api
 from tests.api.talk import ask, execute, finish, write
 from tests.examples import NOON
-from tests.page.visitor import Page, Visitor
+from tests.page.visitor import Page, Visitor, until
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -171,9 +171,8 @@ def test_odd_arguments_and_results_are_shown(api: Api, anna: Visitor, some: list
             execute(api, ReturnFunction(**about, id=uuid7(), result=odd or "0", failed=False, **names))
         )
     finish(api, asked, "Odd.")
-    shown = anna.get(f"/bi-chat/{asked[0]}")
-    assert shown.status_code == 200
-    assert len(harmless(shown.text).all("details", class_="card")) == len(some)
+    path = f"/bi-chat/{asked[0]}"
+    until(lambda: len(harmless(anna.get(path).text).all("details", class_="card")) == len(some))
 
 
 @pytest.mark.parametrize("form", ["{}", '{"error": {}}', '{"columns": ["a"], "rows": [[{}]]}'])
