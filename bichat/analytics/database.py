@@ -149,9 +149,8 @@ class Analytics:
     @asynccontextmanager
     async def _reading(self, tenant_id: UUID) -> AsyncIterator[AsyncCursor[tuple[Any, ...]]]:
         """A transaction that can only read, on a connection that nobody used before or will after."""
-        url = self._url.replace("{tenant}", quote(str(tenant_id), safe=""))
         async with self._places:
-            connection = await self._connect(url)
+            connection = await self._connect(tenant_id)
             try:
                 await connection.set_read_only(True)
                 async with connection.cursor() as cursor:
@@ -163,10 +162,14 @@ class Analytics:
             finally:
                 await connection.close()
 
-    async def _connect(self, url: str) -> AsyncConnection[tuple[Any, ...]]:
+    async def _connect(self, tenant_id: UUID) -> AsyncConnection[tuple[Any, ...]]:
+        url = self._url.replace("{tenant}", quote(str(tenant_id), safe=""))
         try:
             return await AsyncConnection.connect(url, connect_timeout=5, application_name="bichat functions")
         except (psycopg.Error, OSError) as error:
-            self._away = time.monotonic()
+            if self.shared and "FATAL:" in str(error):  # the server is there: it refuses this tenant
+                self._roles.refused(tenant_id)
+            else:
+                self._away = time.monotonic()
             log.warning("the business database cannot be reached: %s", str(error).partition("\n")[0])
             raise BusinessDatabaseUnavailable() from None

@@ -17,6 +17,8 @@ from bichat.projections.sql import statement
 
 TRUSTED, DOUBTED = 600.0, 30.0
 """Seconds until a role that was found fit, or unfit, is looked at again."""
+REFUSED = 300.0
+"""Seconds until a tenant that the database did not let in is looked at again."""
 MOST = 1000
 """Tenants whose roles are known."""
 
@@ -72,6 +74,11 @@ class Roles:
         until = time.monotonic() + (DOUBTED if reason else TRUSTED)
         self._judged.put(self._whose(tenant_id), _Judged(until, reason, calls))
         return reason
+
+    def refused(self, tenant_id: UUID) -> None:
+        """Takes note that the database does not let this tenant in: it has no role there, it seems."""
+        judged = _Judged(time.monotonic() + REFUSED, "the database does not let it in")
+        self._judged.put(self._whose(tenant_id), judged)
 
     def _last(self, tenant_id: UUID) -> _Judged:
         try:

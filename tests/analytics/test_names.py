@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from uuid import UUID
+
 import psycopg
 import pytest
 from psycopg import sql
 
-from bichat.errors.functions import QueryRefused
+from bichat.analytics import Analytics
+from bichat.errors.functions import BusinessDatabaseUnavailable, QueryRefused
 from tests.analytics.conftest import role_of
 from tests.analytics.test_database import ask, rows
 from tests.examples import TENANT
@@ -108,3 +112,20 @@ def test_who_may_look_at_other_sessions_is_not_used(shared_url: str, empty_url: 
                 ask(shared_url, "select 1")
         finally:
             owner.execute(sql.SQL("revoke pg_monitor from {}").format(role))
+
+
+def test_a_tenant_without_a_role_is_told_of_once_and_offered_nothing(
+    shared_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story() -> None:
+        analytics, stranger = Analytics(shared_url), UUID(int=1)
+        with pytest.raises(BusinessDatabaseUnavailable):
+            await analytics.query(stranger, "select 1", 1000)
+        for _ in range(3):
+            assert not analytics.usable(stranger)
+            await asyncio.sleep(0.05)
+        assert rows(await analytics.query(TENANT, "select amount from invoices", 1000)) == [[10]]
+        assert analytics.usable(TENANT)
+
+    asyncio.run(story())
+    assert len(caplog.messages) == 1
