@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
 from uuid import UUID
 
 import pytest
@@ -16,24 +15,15 @@ from llmock.scenarios import Fail, Reply, SlowFirstToken
 from msgspec.structs import replace
 
 from bichat.commands.dialogue import EraseText, RenameDialogue
-from bichat.doorbell import Doorbell
 from bichat.events.dialogue import DialogueLabelled, DialogueRenamed, MessageAdded, ReplyFailed
 from bichat.workers.labels import LONGEST, READ, TRIES, cleaned
 from tests.examples import by, question, start
-from tests.workers.world import World, streaming, worker, world
-
-
-@pytest.fixture(scope="module")
-def doorbell(redis_url: str) -> Iterator[Doorbell]:
-    doorbell = Doorbell(redis_url)
-    yield doorbell
-    doorbell.close()
+from tests.workers.world import World, streaming, worker
 
 
 @pytest.fixture
-def live(database_url: str, redis_url: str, llmock: LLMock, doorbell: Doorbell) -> Iterator[World]:
-    with world(database_url, redis_url, llmock.base_url(), doorbell, bichat_auto_label=True) as alive:
-        yield alive
+def settings() -> dict[str, object]:
+    return {"bichat_auto_label": True}
 
 
 async def ask(live: World, content: str = "How much?", label: str = "") -> tuple[UUID, UUID]:

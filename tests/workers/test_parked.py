@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
 from datetime import date
 from uuid import UUID, uuid4
 
@@ -14,7 +13,6 @@ from llmock.pytest_plugin import LLMock
 from psycopg_pool import AsyncConnectionPool
 
 from bichat.commands.dialogue import CancelReply, RetryFailedReply, RetryReply
-from bichat.doorbell import Doorbell
 from bichat.events import schema
 from bichat.events.dialogue import ReplyCancelled, ReplyFailed, ReplyStarted
 from bichat.events.feed import Feed
@@ -23,23 +21,10 @@ from bichat.projections.read_model import Build
 from bichat.projections.reads import Reads
 from bichat.workers.parked import ParkedQuestions
 from tests.examples import TENANT, by, by_worker, start_reply
-from tests.workers.world import World, streaming, worker, world
+from tests.workers.world import World, streaming, worker
 
 POISON = "alter table bichat.replies_v2_g1 add constraint poison check (user_id <> 'anna') not valid"
 CURE = "alter table bichat.replies_v2_g1 drop constraint poison"
-
-
-@pytest.fixture(scope="module")
-def doorbell(redis_url: str) -> Iterator[Doorbell]:
-    doorbell = Doorbell(redis_url)
-    yield doorbell
-    doorbell.close()
-
-
-@pytest.fixture
-def live(database_url: str, redis_url: str, llmock: LLMock, doorbell: Doorbell) -> Iterator[World]:
-    with world(database_url, redis_url, llmock.base_url(), doorbell) as alive:
-        yield alive
 
 
 def run(live: World, query: str, *values: object) -> None:

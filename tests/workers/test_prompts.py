@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 from uuid import UUID
 
 import pytest
@@ -12,7 +11,6 @@ from llmock.pytest_plugin import LLMock
 
 from bichat.commands.prompt import ChangePrompt, RemovePrompt
 from bichat.deltas import Deltas
-from bichat.doorbell import Doorbell
 from bichat.errors import EventUnreadable
 from bichat.events.dialogue import ReplyStarted
 from bichat.events.envelope import Event
@@ -21,20 +19,7 @@ from bichat.prompts import BUILT_IN, Prompt, text_of
 from bichat.shown import rebuild
 from bichat.workers.prompts import KEPT, Prompts
 from tests.examples import OTHER_TENANT, TENANT, by, opened, writing
-from tests.workers.world import World, worker, world
-
-
-@pytest.fixture(scope="module")
-def doorbell(redis_url: str) -> Iterator[Doorbell]:
-    doorbell = Doorbell(redis_url)
-    yield doorbell
-    doorbell.close()
-
-
-@pytest.fixture
-def live(database_url: str, redis_url: str, llmock: LLMock, doorbell: Doorbell) -> Iterator[World]:
-    with world(database_url, redis_url, llmock.base_url(), doorbell) as alive:
-        yield alive
+from tests.workers.world import World, worker
 
 
 def changed(text: str, tenant: UUID = TENANT) -> ChangePrompt:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -13,7 +12,6 @@ from llmock.pytest_plugin import LLMock
 from msgspec.structs import replace
 
 from bichat.commands.dialogue import AddMessage, CancelReply, RetryReply
-from bichat.doorbell import Doorbell
 from bichat.events.dialogue import (
     Asked,
     MessageAdded,
@@ -25,7 +23,7 @@ from bichat.events.dialogue import (
 from bichat.model import canonical
 from bichat.shown import rebuild
 from tests.examples import by_worker, question, start_reply
-from tests.workers.world import World, streaming, worker, world
+from tests.workers.world import World, streaming, worker
 
 LATER = Asked(schedule="off_peak")
 WORDS = " ".join(f"word{n}" for n in range(40))
@@ -41,17 +39,9 @@ class Clock:
         return datetime(2026, 11, 22, self.hour, tzinfo=UTC)
 
 
-@pytest.fixture(scope="module")
-def doorbell(redis_url: str) -> Iterator[Doorbell]:
-    doorbell = Doorbell(redis_url)
-    yield doorbell
-    doorbell.close()
-
-
 @pytest.fixture
-def live(database_url: str, redis_url: str, llmock: LLMock, doorbell: Doorbell) -> Iterator[World]:
-    with world(database_url, redis_url, llmock.base_url(), doorbell, bichat_off_peak_concurrency=1) as alive:
-        yield alive
+def settings() -> dict[str, object]:
+    return {"bichat_off_peak_concurrency": 1}
 
 
 async def ask_later(live: World, dialogue_id: UUID, content: str) -> UUID:

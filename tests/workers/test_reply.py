@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 import psycopg
@@ -41,17 +41,9 @@ WORDS = " ".join(f"word{n}" for n in range(40))
 Story = Callable[[World], Awaitable[None]]
 
 
-@pytest.fixture(scope="module")
-def doorbell(redis_url: str) -> Iterator[Doorbell]:
-    doorbell = Doorbell(redis_url)  # takes a second to close
-    yield doorbell
-    doorbell.close()
-
-
 @pytest.fixture
-def live(database_url: str, redis_url: str, llmock: LLMock, doorbell: Doorbell) -> Iterator[World]:
-    with world(database_url, redis_url, llmock.base_url(), doorbell, bichat_fallback_model="spare") as alive:
-        yield alive
+def settings() -> dict[str, object]:
+    return {"bichat_fallback_model": "spare"}
 
 
 def shape(facts: list[Fact]) -> list[str]:

@@ -31,14 +31,6 @@ from tests.workers.world import World, streaming, worker, world
 WORDS = " ".join(f"word{n}" for n in range(40))
 
 
-@pytest.fixture
-def live(database_url: str, redis_url: str, llmock: LLMock) -> Iterator[World]:
-    doorbell = Doorbell(redis_url)
-    with world(database_url, redis_url, llmock.base_url(), doorbell) as alive:
-        yield alive
-    doorbell.close()
-
-
 @contextmanager
 def process(live: World) -> Iterator[subprocess.Popen[bytes]]:
     """`bichat worker`, killed in the end."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
@@ -36,19 +35,6 @@ from tests.workers.functions import calls, of_calls, query, results, toolbox
 from tests.workers.world import World, worker, world
 
 REVENUE = "select region, sum(revenue) as revenue from sales group by region order by revenue desc"
-
-
-@pytest.fixture(scope="module")
-def doorbell(redis_url: str) -> Iterator[Doorbell]:
-    doorbell = Doorbell(redis_url)
-    yield doorbell
-    doorbell.close()
-
-
-@pytest.fixture
-def live(database_url: str, redis_url: str, llmock: LLMock, doorbell: Doorbell) -> Iterator[World]:
-    with world(database_url, redis_url, llmock.base_url(), doorbell) as alive:
-        yield alive
 
 
 def started(live: World, dialogue_id: UUID, message_id: UUID) -> ReplyStarted:

@@ -12,14 +12,12 @@ from contextlib import contextmanager
 from uuid import UUID
 
 import psycopg
-import pytest
 from llmock.pytest_plugin import LLMock
 from llmock.scenarios import Reply
 from msgspec.structs import replace
 
 from bichat.commands.dialogue import CancelReply, DeleteDialogue, EraseText
 from bichat.config import environment
-from bichat.doorbell import Doorbell
 from bichat.events.dialogue import (
     FunctionCalled,
     FunctionReturned,
@@ -32,22 +30,9 @@ from bichat.events.dialogue import (
 from bichat.workers import life
 from tests.examples import by
 from tests.workers.functions import ENDED, calls, query, results, toolbox
-from tests.workers.world import World, worker, world
+from tests.workers.world import World, worker
 
 BOMB = "select count(*) from sales a, sales b, sales c, sales d"
-
-
-@pytest.fixture(scope="module")
-def doorbell(redis_url: str) -> Iterator[Doorbell]:
-    doorbell = Doorbell(redis_url)
-    yield doorbell
-    doorbell.close()
-
-
-@pytest.fixture
-def live(database_url: str, redis_url: str, llmock: LLMock, doorbell: Doorbell) -> Iterator[World]:
-    with world(database_url, redis_url, llmock.base_url(), doorbell) as alive:
-        yield alive
 
 
 async def calling(live: World, dialogue_id: UUID, name: str) -> None:
