@@ -240,5 +240,5 @@ _TRY = """
   TOKEN={token}
   curl -sSN{trust} {url}/v1/dialogues -H "Authorization: Bearer $TOKEN" \\
     -H 'Accept: text/event-stream' -H 'Content-Type: application/json' \\
-    -d '{{"message": "What is the capital of France?"}}'
+    -d '{{"message": "What is photosynthesis?"}}'
 """
