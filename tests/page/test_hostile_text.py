@@ -178,7 +178,7 @@ def test_odd_arguments_and_results_are_shown(api: Api, anna: Visitor, some: list
 @pytest.mark.parametrize("form", ["{}", '{"error": {}}', '{"columns": ["a"], "rows": [[{}]]}'])
 def test_however_deep_it_is_it_is_shown(form: str) -> None:
     """Where the reader of JSON gives up is not where its writer does."""
-    for depth in range(1, 1_100, 31):
+    for depth in range(1, 1_100, 61):
         odd = form.replace("{}", "[" * depth + "]" * depth)
         about: dict[str, Any] = {"id": uuid7(), "seq": 2, "version": 3, "role": "tool", "at": NOON}
         call = Message(**about, content="", name="f", call_id="1", arguments=odd)

@@ -15,7 +15,7 @@ from tests.examples import TENANT
 from tests.workers.test_reply_process import process
 from tests.workers.world import worker, world
 
-QUESTIONS, PLACES, PROCESSES = 14, 3, 3
+QUESTIONS, PLACES, PROCESSES = 9, 3, 3
 
 
 def at_once(llmock: LLMock) -> int:
