@@ -103,8 +103,10 @@ class Call(Request[Caller, str, State]):
 
     async def _not_now(self, command: Command) -> RateLimited | None:
         """Why this cannot be asked of the model now, if it asks something of it."""
-        if not isinstance(command, ASKS):
-            return None
+        return await self.spent() if isinstance(command, ASKS) else None
+
+    async def spent(self) -> RateLimited | None:
+        """Why nothing that costs something can be had now, if the tenant's tokens or budget are spent."""
         allowance: Allowance = self.app.state["allowance"]
         return await allowance.asking(self.user.tenant_id)
 

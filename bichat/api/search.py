@@ -68,6 +68,7 @@ async def find(request: Call, data: JSONBody[Wanted], min_position: MinPosition 
         raise Invalid(field="query", reason="give one of query and embedding")
     if data.query:
         asking.check_length(request, "query", data.query)
+        await _affords(request)
     for name in ("search", "transcripts"):
         await reading.reached(request, name, min_position)
     found = await request.parts.search.find(
@@ -85,11 +86,18 @@ async def find(request: Call, data: JSONBody[Wanted], min_position: MinPosition 
 async def embed(request: Call, data: JSONBody[ToEmbed]) -> Embedding:
     """The vector of a text, as messages are compared with it; of a long text that of its beginning."""
     asking.check_length(request, "text", data.text)
+    await _affords(request)
     try:
         made = await request.parts.search.embed(data.text)
     except ModelError:
         raise NotSimilar(why="the model that makes them cannot be asked right now") from None
     return Embedding(embedding=list(made.vector), model=made.model)
+
+
+async def _affords(request: Call) -> None:
+    """Refuses what a paid model would have to read, once the tenant's tokens or budget are spent."""
+    if request.parts.config.bichat_embedding_model and (unless := await request.spent()):
+        raise unless
 
 
 router = Router("/", route_handlers=[find, embed], tags=["search"])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 import psycopg
@@ -13,6 +14,8 @@ import pytest
 from msgspec.structs import replace
 
 from bichat.config import Config
+from bichat.config.spending import Rate
+from bichat.limits import Limits
 from tests.api.conftest import Api, served
 from tests.api.talk import ask, write
 from tests.api.tokens import SECRET
@@ -158,3 +161,27 @@ def test_without_pgvector_words_are_found_and_the_rest_says_why(
         assert len(anna.post("/v1/embeddings", json={"text": "a"}).json()["embedding"]) == 384
     with psycopg.connect(database_url) as connection:
         assert connection.execute("select from pg_extension where extname = 'vector'").fetchone() is None
+
+
+def test_a_paid_model_reads_nothing_for_a_tenant_that_has_spent_its_tokens(config: Config) -> None:
+    tenant = uuid4()
+    paid = replace(
+        config, bichat_embedding_model="paid", openai_base_url="http://127.0.0.1:9/v1",
+        bichat_token_limit=Rate(1, "hour"),
+    )  # fmt: skip
+
+    async def spend() -> None:
+        limits = Limits(paid)
+        await limits.used(tenant, 5)
+        await limits.close()
+
+    with served(paid) as api, api.client(tenant=str(tenant)) as anna:
+        assert anna.post("/v1/embeddings", json={"text": "red"}).status_code != 429
+        asyncio.run(spend())
+        for path, asked in (("/v1/embeddings", {"text": "red"}), ("/v1/search", {"query": "red"})):
+            answer = anna.post(path, json=asked)
+            assert (answer.status_code, answer.json()["type"].rpartition(":")[2]) == (429, "TokensSpent")
+            assert int(answer.headers["Retry-After"]) > 0
+        assert anna.post("/v1/search", json={"embedding": [1.0]}).status_code != 429
+    with served(replace(paid, bichat_embedding_model=None)) as api, api.client(tenant=str(tenant)) as anna:
+        assert anna.post("/v1/search", json={"query": "red"}).status_code == 200
