@@ -82,6 +82,8 @@ async def listing(
 
 
 async def _hits(request: Visit, wanted: str) -> list[Hit]:
+    if request.parts.config.bichat_embedding_model and await request.spent():
+        return []  # a paid model would have to read what is looked for
     with suppress(Unavailable, TimeoutError):
         async with asyncio.timeout(PATIENCE):
             who = request.user
