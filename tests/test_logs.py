@@ -93,9 +93,10 @@ def test_lines_of_a_story_say_whose_they_are_and_nothing_that_was_said(
     assert "dialogue_id" not in requests["GET", "/v1/dialogues/{dialogue_id}", 400]
 
     turns = [line for line in lines if line["logger"] == "bichat.workers.record"]
-    described, replied = ["DescribeFunction"] * 3, ("StartReply", "CompleteReply", "StartReply", "FailReply")
+    described, replied = ["DescribeFunction"] * 3, ("StartReply", "CompleteReply", "StartReply")
     assert [line["message"] for line in turns if line["dialogue_id"] == dialogue_id] == [
-        *described, *(f"{command}, attempt 1" for command in replied)
+        *described, *(f"{command}, attempt 1" for command in replied),
+        "FailReply, attempt 1: model_refused, model small",
     ]  # fmt: skip
     assert all(line["tenant_id"] == str(TENANT) and line["message_id"] for line in turns)
 

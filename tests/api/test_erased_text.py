@@ -21,7 +21,7 @@ from tests.api.tokens import SECRET
 from tests.examples import TENANT, by, opened, start, writing
 from tests.poison import damaged
 
-SECRET_TEXT = "My secret is 4711."
+SECRET_TEXT = "My secret is Xylophon."
 
 
 def erase(api: Api, dialogue_id: UUID) -> int:
@@ -52,14 +52,14 @@ def until(seen: Callable[[], bool]) -> None:
 
 
 def test_a_dialogue_reads_anew_with_nulls(api: Api, anna: httpx.Client) -> None:
-    told = anna.post("/v1/dialogues", json={"message": SECRET_TEXT, "label": "4711"}).json()
+    told = anna.post("/v1/dialogues", json={"message": SECRET_TEXT, "label": "Xylophon"}).json()
     path, asked = (
         f"/v1/dialogues/{told['dialogue_id']}",
         (UUID(told["dialogue_id"]), UUID(told["message_id"])),
     )
-    write(api, asked, "So 4711 it is.")
-    note = {"role": "system", "content": "4711 is a secret", "name": "4711"}
-    anna.post(f"{path}/messages", json={"messages": [note, {"role": "user", "content": "4711?"}]})
+    write(api, asked, "So Xylophon it is.")
+    note = {"role": "system", "content": "Xylophon is a secret", "name": "Xylophon"}
+    anna.post(f"{path}/messages", json={"messages": [note, {"role": "user", "content": "Xylophon?"}]})
     before = anna.get(f"{path}?min_version=6")
     tag = {"If-None-Match": before.headers["etag"]}
     assert anna.get(path, headers=tag).status_code == 304
@@ -73,10 +73,10 @@ def test_a_dialogue_reads_anew_with_nulls(api: Api, anna: httpx.Client) -> None:
         ("user", None, ""), ("assistant", None, ""), ("system", None, None), ("user", None, ""),
     ]  # fmt: skip
     assert shown["messages"][-1]["status"] == "cancelled"
-    assert "4711" not in anna.get(f"{path}/messages").text
+    assert "Xylophon" not in anna.get(f"{path}/messages").text
     position = anna.get(f"{path}/messages", params={"limit": 1})
     assert position.json()["data"][0]["content"] is None
-    until(lambda: anna.get("/v1/dialogues", params={"q": "4711"}).json()["data"] == [])
+    until(lambda: anna.get("/v1/dialogues", params={"q": "Xylophon"}).json()["data"] == [])
     listed = anna.get("/v1/dialogues").json()["data"][0]
     assert (listed["id"], listed["label"], listed["last_message"]["content"]) == (
         told["dialogue_id"],
@@ -92,7 +92,7 @@ def test_a_dialogue_reads_anew_with_nulls(api: Api, anna: httpx.Client) -> None:
 def test_an_open_stream_is_told_and_an_old_one_gives_no_text(api: Api, anna: httpx.Client) -> None:
     asked = ask(anna, SECRET_TEXT)  # without a label: nothing in the dialogue's face changes
     ear = Ear(anna, asked, whole=True, last="dialogue.changed")
-    write(api, asked, "So 4711 it is.")
+    write(api, asked, "So Xylophon it is.")
     ear.until("completed")
     version = erase(api, asked[0])
     heard = ear.out()
@@ -103,7 +103,7 @@ def test_an_open_stream_is_told_and_an_old_one_gives_no_text(api: Api, anna: htt
     for event in heard[:-1]:
         old = Ear(anna, asked, whole=True, last="dialogue.changed", headers={"Last-Event-ID": event["id"]})
         told = old.out()
-        assert "4711" not in str(told)
+        assert "Xylophon" not in str(told)
         assert kinds(told)[-2:] == ["message.added", "dialogue.changed"]
     again = Ear(anna, asked, whole=True, last="dialogue.changed", headers={"Last-Event-ID": heard[-1]["id"]})
     again.until("message.added")
@@ -116,8 +116,8 @@ def test_an_open_stream_is_told_and_an_old_one_gives_no_text(api: Api, anna: htt
 def test_a_running_reply_ends_and_its_words_are_not_replayed(api: Api, anna: httpx.Client) -> None:
     asked = ask(anna, SECRET_TEXT)
     ear = Ear(anna, asked)
-    write(api, asked, "So 4711", end="not")
-    ear.until("So 4711")
+    write(api, asked, "So Xylophon", end="not")
+    ear.until("So Xylophon")
     erase(api, asked[0])
     heard = ear.out()
     assert kinds(heard) == ["started", "cancelled"]
@@ -131,9 +131,9 @@ def test_a_running_reply_ends_and_its_words_are_not_replayed(api: Api, anna: htt
 
 def test_a_failure_is_told_without_its_words(api: Api, anna: httpx.Client) -> None:
     asked: Asked = ask(anna, SECRET_TEXT)
-    write(api, asked, "4711 it is", end="not")
-    finish(api, asked, "4711 it is", end="failed")
-    assert "4711" in str(list(events(anna, asked)))
+    write(api, asked, "Xylophon it is", end="not")
+    finish(api, asked, "Xylophon it is", end="failed")
+    assert "Xylophon" in str(list(events(anna, asked)))
     version = erase(api, asked[0])
     anna.get(f"/v1/dialogues/{asked[0]}?min_version={version}")
     forget_words(api, asked[0])
