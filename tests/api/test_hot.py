@@ -108,8 +108,8 @@ def test_nobody_reaches_an_answer_that_is_not_theirs(api: Api, anna: httpx.Clien
 
 def test_erased_words_are_gone_from_it(api: Api) -> None:
     with api.client("emil") as emil, api.client("olga", roles=["ops"]) as olga:
-        dialogue_id, _ = ask(emil, "My secret is 4711.")
-        assert b"4711" in read(api, emil, dialogue_id).content
+        dialogue_id, _ = ask(emil, "My secret is Xylophon.")
+        assert b"Xylophon" in read(api, emil, dialogue_id).content
         assert olga.post("/v1/ops/erasures", json={"user_id": "emil"}).status_code == 200
-        assert b"4711" not in emil.get(f"/v1/dialogues/{dialogue_id}").content
-        assert not any(b"4711" in answer for answer in kept(api, dialogue_id).values())
+        assert b"Xylophon" not in emil.get(f"/v1/dialogues/{dialogue_id}").content
+        assert not any(b"Xylophon" in answer for answer in kept(api, dialogue_id).values())

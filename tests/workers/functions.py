@@ -37,7 +37,7 @@ async def slow(context: Context, asked: Nothing) -> str:
 @function()
 async def broken(context: Context, asked: Nothing) -> str:
     """Does not work."""
-    raise RuntimeError("the secret is 4711")
+    raise RuntimeError("the secret is Xylophon")
 
 
 @function()

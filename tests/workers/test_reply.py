@@ -477,7 +477,7 @@ def test_forgetting_its_person_stops_the_model_and_its_words_do_not_come_back(
 
 def test_a_forgotten_person_who_comes_back_is_not_told_of_what_was(live: World, llmock: LLMock) -> None:
     async def story() -> None:
-        dialogue_id, message_id = await live.ask("My secret is 4711.")
+        dialogue_id, message_id = await live.ask("My secret is Xylophon.")
         async with worker(live):
             await live.answer(dialogue_id, message_id)
             await erase(live, dialogue_id)  # and its key is still there
@@ -498,7 +498,7 @@ def test_a_forgotten_person_who_comes_back_is_not_told_of_what_was(live: World, 
 
 def test_a_question_without_its_text_is_never_sent(live: World, llmock: LLMock) -> None:
     async def story() -> None:
-        dialogue_id, message_id = await live.ask("My secret is 4711.")
+        dialogue_id, message_id = await live.ask("My secret is Xylophon.")
         with live.ledger.keys.connection() as connection:  # as it is over a log that was restored
             data_keys.destroy(connection, (TENANT, "anna"))
         live.ledger.keys.look()
