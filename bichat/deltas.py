@@ -40,10 +40,7 @@ log = logging.getLogger(__name__)
 
 
 class Said(Struct, frozen=True):
-    """Some words of an attempt; `n` counts its segments from 1, so a gap shows.
-
-    They come after what the dialogue's version `after` is about: a function that returned before them.
-    """
+    """Words of an attempt, said after its dialogue's version `after`; `n` counts from 1, so a gap shows."""
 
     message_id: UUID
     attempt: int
