@@ -170,12 +170,12 @@ def test_a_server_that_stops_leaves_every_stream_resumable(
 ) -> None:
     llmock.slow_first_token(2)
     llmock.reply(ANSWER)
-    asked = client.post("/v1/dialogues", json={"message": "How were sales?"}).json()
-    path = f"/v1/dialogues/{asked['dialogue_id']}/stream?message_id={asked['message_id']}"
     other = {**environment, "BICHAT_PORT": free_port()}
     with process("api", other) as second, httpx.Client(headers=client.headers, timeout=20) as elsewhere:
         url = f"http://127.0.0.1:{other['BICHAT_PORT']}"
         wait(elsewhere, f"{url}/health/live")
+        asked = client.post("/v1/dialogues", json={"message": "How were sales?"}).json()
+        path = f"/v1/dialogues/{asked['dialogue_id']}/stream?message_id={asked['message_id']}"
         with elsewhere.stream("GET", url + path) as response:
             lines = parsed(response.iter_lines())
             heard = [next(lines)]
