@@ -90,16 +90,16 @@ def test_nobody_asks_for_a_label_that_is_not_wanted(live: World, llmock: LLMock,
 
 
 def test_what_a_person_says_meanwhile_wins(live: World, llmock: LLMock) -> None:
-    llmock.add(Reply("The answer."), Reply("The model's"))
+    llmock.add(Reply("The answer."), Reply("The model's own label"))
 
     async def story() -> None:
         async with worker(live):
             dialogue_id, asked = await ask(live)
             await live.answer(dialogue_id, asked)
-            await live.tell(RenameDialogue(dialogue_id=dialogue_id, label=""))  # none is a choice too
             async with asyncio.timeout(10):
                 while len(llmock.requests) < 2:  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
+            await live.tell(RenameDialogue(dialogue_id=dialogue_id, label=""))  # none is a choice too
         assert labels(live, dialogue_id) == [""]
 
     llmock.pace(5)
