@@ -9,7 +9,7 @@ BIN := .venv/bin
 SOUND := $(shell test -x $(BIN)/python && head -n 2 $(BIN)/pip 2>/dev/null | grep -F '$(CURDIR)/$(BIN)/')
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --constraint constraints.txt
 
-.PHONY: help setup run test check fmt again
+.PHONY: help setup run test check fmt bench chaos again
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -28,6 +28,12 @@ check: .venv/ready  ## ruff, mypy, import-linter
 	@$(BIN)/ruff format --check --quiet || { echo 'Run `make fmt`.' >&2; exit 1; }
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+
+bench: .venv/ready  ## every speed beside its yardstick, under 15 minutes; ONLY=P1,P3 for some
+	@$(BIN)/python -m bench --only '$(ONLY)'
+
+chaos: .venv/ready  ## breaks everything and judges what held; SEED=7 to do it again, ONLY=R1,R4 for some
+	@$(BIN)/python -m chaos --only '$(ONLY)' $(if $(SEED),--seed $(SEED))
 
 fmt: .venv/ready  ## put the code in form
 	@$(BIN)/ruff check --fix-only --quiet

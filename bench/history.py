@@ -104,7 +104,7 @@ def fill(  # noqa: PLR0917 - what a process is given
             added = step(ledger, held, [under_way[n] for n in some], now)
             for n in some:
                 if not going_on(under_way[n], held):
-                    held.pop(under_way[n].command.dialogue_id)
+                    held.pop(under_way[n].command.stream_id)
                     under_way[n] = town.opened()
             mine += added
             with done:
@@ -137,7 +137,7 @@ def step(ledger: Ledger, held: dict[UUID, Stream[Any]], some: list[Running], now
 
 def going_on(one: Running, held: dict[UUID, Stream[Any]]) -> bool:
     """Whether the dialogue goes on; then its next command stands in `one`."""
-    stream = held[one.command.dialogue_id]
+    stream = held[one.command.stream_id]
     try:
         one.command = one.talk.send(stream.head.version if stream else 0)
     except StopIteration:
