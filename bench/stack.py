@@ -25,12 +25,15 @@ TENANT = uuid7()
 class Stack:
     """The processes of one bichat on one database."""
 
-    def __init__(self, database_url: str, redis_url: str, model_url: str, logs: Path) -> None:
+    def __init__(
+        self, database_url: str, redis_url: str, model_url: str, logs: Path, **settings: str
+    ) -> None:
+        """`settings` are variables that differ from what is set here."""
         self.port = free_port()
         self.secret = secrets.token_hex(32)
         self.url = f"http://127.0.0.1:{self.port}"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._logs = logs
+        self.logs = logs
         self._environment = {
             **os.environ,
             "DATABASE_URL": database_url,
@@ -42,23 +45,31 @@ class Stack:
             "BICHAT_PORT": str(self.port),
             "BICHAT_JWT_SECRET": self.secret,
             "BICHAT_MASTER_KEY": base64.b64encode(bytes(32)).decode(),
+            **settings,
         }
 
-    def token(self, user: str, tenant: UUID = TENANT) -> str:
-        """A token good for an hour."""
-        claims = {"sub": user, "tenant": str(tenant), "exp": int(time.time()) + 3600}
-        return jwt.encode(claims, self.secret, "HS256")
+    def token(self, user: str, tenant: UUID = TENANT, **claims: object) -> str:
+        """A token good for an hour, unless `claims` say another time."""
+        given = {"sub": user, "tenant": str(tenant), "exp": int(time.time()) + 3600, **claims}
+        return jwt.encode(given, self.secret, "HS256")
 
-    def headers(self, user: str = "u", tenant: UUID = TENANT) -> dict[str, str]:
+    def headers(self, user: str = "u", tenant: UUID = TENANT, **claims: object) -> dict[str, str]:
         """What authenticates `user`."""
-        return {"Authorization": f"Bearer {self.token(user, tenant)}"}
+        return {"Authorization": f"Bearer {self.token(user, tenant, **claims)}"}
 
     def start(self, name: str, verb: str) -> None:
         """Starts one part; `name` tells it from others of its kind."""
-        with (self._logs / f"{name}.log").open("ab") as log:
+        with (self.logs / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 [sys.executable, "-m", "bichat", verb], env=self._environment, stdout=log, stderr=log
             )
+
+    def verb(self, *words: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        """`bichat WORDS`, as an operator says it beside what runs; with what it said."""
+        verb = [sys.executable, "-m", "bichat", *words]
+        return subprocess.run(
+            verb, env=self._environment, capture_output=True, text=True, timeout=timeout, check=False
+        )
 
     def kill(self, name: str) -> None:
         """kill -9."""
@@ -119,10 +130,10 @@ def scripted_model(answers: dict[str, str], chunk_delay_ms: int) -> Iterator[str
 
 
 @contextmanager
-def stack(database_url: str, redis_url: str, model_url: str, logs: Path) -> Iterator[Stack]:
+def stack(database_url: str, redis_url: str, model_url: str, logs: Path, **settings: str) -> Iterator[Stack]:
     """A stack that is stopped in any case; call `up` on it."""
     logs.mkdir(parents=True, exist_ok=True)
-    made = Stack(database_url, redis_url, model_url, logs)
+    made = Stack(database_url, redis_url, model_url, logs, **settings)
     try:
         yield made
     finally:
