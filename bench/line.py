@@ -7,6 +7,7 @@ import platform
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypedDict
 
 from msgspec import Struct, field
 
@@ -58,7 +59,17 @@ class Line(Struct, frozen=True, kw_only=True):
     machine: Machine | None = None
 
 
-def compared(ours: Rounds, yardstick: Rounds) -> dict[str, float]:
+class Compared(TypedDict):
+    """The fields of a line that come from two rounds of measurements."""
+
+    ours: float
+    spread: float
+    yardstick: float
+    yardstick_spread: float
+    ratio: float
+
+
+def compared(ours: Rounds, yardstick: Rounds) -> Compared:
     """The fields of a line that come from two rounds of measurements."""
     return {
         "ours": ours.median, "spread": ours.spread,
