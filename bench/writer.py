@@ -1,163 +1,183 @@
-"""Commands per second from one process while another appends to the same dialogues, beside pgbench.
-
-    python bench/writer.py --database-url postgresql://…/scratch
-
-The database must be empty: it is migrated, filled and left behind.
-"""
+"""P1: commands per second from one process, while another one appends to some of the same dialogues."""
 
 from __future__ import annotations
 
 import asyncio
 import multiprocessing
-import re
-import statistics
-import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count, islice
-from pathlib import Path
+from multiprocessing.synchronize import Event
 from uuid import UUID
 
-import click
 import psycopg
+import uvloop
+from msgspec import Struct
 from uuid_utils.compat import uuid7
 
+from bench.inserting import Pgbench, library
+from bench.line import Line, Rounds, compared
+from bench.place import MASTER_KEY, Place
 from bichat.commands.dialogue import AddMessage, NewMessage, StartDialogue
-from bichat.commands.execute import Executor
-from bichat.events import schema
+from bichat.commands.execute import Executor, Once
 from bichat.events.dialogue import Asked
 from bichat.events.envelope import Actor, Metadata
 from bichat.events.keys.store import KeyStore
 from bichat.events.ledger import Ledger
 
-DIALOGUES, CALLERS, FOREIGN = 2_000, 64, 0.05
+DIALOGUES, CALLERS, USERS = 2_000, 64, 100
+FOREIGN, RIVAL_RATE = 0.05, 400.0
+"""Of the dialogues, and appends per second of the second process to them."""
+OLDER = 100_000
+"""Rows that stand in both tables before."""
+ROUNDS, SECONDS = 5, 4
 TEXT = "Which region sold most of the new line in the second quarter, and by how much? "
-TENANT = uuid7()
-MASTER_KEY = bytes(32)
+TARGET, LIBRARY_TARGET = 0.4, 6.0
 
-YARDSTICK = (
-    "insert into yardstick.stored_events (originator_id, originator_version, topic, state, tenant_id,"
-    " command_id, hash, notification_id) select gen_random_uuid(), 1, topic, state, tenant_id,"
-    " command_id, hash, nextval('yardstick.position') from yardstick.sample;"
-)
+_FILL = """
+insert into bichat.stored_events (notification_id, originator_id, originator_version, topic, state, tenant_id,
+    command_id, hash, actor)
+select nextval('bichat.log_position'), gen_random_uuid(), 1, topic, state, tenant_id, command_id, hash, actor
+from (select * from bichat.stored_events where topic = 'MessageAdded' limit 1) as sample,
+    generate_series(1, %s)
+"""
 
 
-def opened(url: str) -> tuple[Ledger, Executor]:
+class Talk(Struct, frozen=True):
+    """Dialogues of one tenant, and who says something in them."""
+
+    tenant_id: UUID
+    dialogues: list[UUID]
+
+    def by(self, nr: int) -> Metadata:
+        """The person of the dialogue `nr`."""
+        return Metadata(tenant_id=self.tenant_id, actor=Actor("user", self.user(nr)), command_id=uuid7())
+
+    def user(self, nr: int) -> str:
+        """Each has some dialogues."""
+        return f"user-{nr % USERS}"
+
+    async def start(self, executor: Executor) -> None:
+        """Opens them all."""
+
+        async def start(nr: int) -> None:
+            command = StartDialogue(dialogue_id=self.dialogues[nr], user_id=self.user(nr), messages=ask())
+            await executor.execute(command, self.by(nr))
+
+        numbers = iter(range(len(self.dialogues)))
+        while some := list(islice(numbers, 256)):
+            await asyncio.gather(*map(start, some))
+
+    async def add(self, executor: Executor, nr: int, *, keyed: bool) -> None:
+        """One command; `keyed` leaves a receipt."""
+        command, by = AddMessage(dialogue_id=self.dialogues[nr], messages=ask()), self.by(nr)
+        once = Once(str(by.command_id), TEXT.encode()) if keyed else None
+        await executor.execute(command, by, once=once)
+
+
+def ask() -> tuple[NewMessage, ...]:
+    """A question."""
+    return (NewMessage(message_id=uuid7(), role="user", content=TEXT, asks=Asked()),)
+
+
+@contextmanager
+def opened(url: str) -> Iterator[Executor]:
+    """A writer as a process has one."""
     keys = KeyStore(url, MASTER_KEY)
     keys.unlock()
     ledger = Ledger(url, keys)
     executor = Executor(ledger)
     executor.start()
-    return ledger, executor
+    try:
+        yield executor
+    finally:
+        executor.close()
+        ledger.close()
+        keys.close()
 
 
-def by() -> Metadata:
-    return Metadata(tenant_id=TENANT, actor=Actor("user", "u"), command_id=uuid7())
-
-
-def ask() -> tuple[NewMessage, ...]:
-    return (NewMessage(message_id=uuid7(), role="user", content=TEXT, asks=Asked()),)
-
-
-async def add(executor: Executor, ids: Iterator[UUID], pause: float = 0.0) -> int:
-    done = 0
-    for dialogue_id in ids:
-        await executor.execute(AddMessage(dialogue_id=dialogue_id, messages=ask()), by())
-        done += 1
-        await asyncio.sleep(pause)
-    return done
-
-
-def rival(url: str, tenant: UUID, dialogues: list[UUID], rate: float, stop: multiprocessing.Event) -> None:  # type: ignore[valid-type]
-    """The second process: appends to dialogues of the first at `rate` per second."""
-    global TENANT  # noqa: PLW0603 - a process of its own
-    TENANT = tenant
-    _, executor = opened(url)
-
-    def until_told() -> Iterator[UUID]:
-        for n in count():
-            if stop.is_set():  # type: ignore[attr-defined]
-                return
-            yield dialogues[n % len(dialogues)]
-
-    asyncio.run(add(executor, until_told(), 1 / rate))
-    executor.close()
-
-
-async def measure(executor: Executor, dialogues: list[UUID], seconds: float) -> float:
-    end = time.monotonic() + seconds
-
-    def until_late(start: int) -> Iterator[UUID]:
-        for n in count(start):
-            if time.monotonic() > end:
-                return
-            yield dialogues[n * 31 % len(dialogues)]
-
+async def commands(executor: Executor, talk: Talk, seconds: float, *, keyed: bool) -> float:
+    """Commands per second of all callers."""
     started = time.monotonic()
-    done = await asyncio.gather(*(add(executor, until_late(n * 97)) for n in range(CALLERS)))
+
+    async def caller(first: int) -> int:
+        for done in count():
+            if time.monotonic() > started + seconds:
+                return done
+            await talk.add(executor, (first + 31 * done) % len(talk.dialogues), keyed=keyed)
+        return 0
+
+    done = await asyncio.gather(*(caller(97 * n) for n in range(CALLERS)))
     return sum(done) / (time.monotonic() - started)
 
 
-def yardstick(url: str, seconds: int) -> float:
-    """One INSERT of the same row with the same indexes per commit, 32 clients."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("create schema if not exists yardstick")
-        connection.execute(
-            "create table if not exists yardstick.stored_events (like bichat.stored_events including all)"
-        )
-        connection.execute("create sequence if not exists yardstick.position")
-        connection.execute(
-            "create table if not exists yardstick.sample as"
-            " select * from bichat.stored_events where topic = 'MessageAdded' limit 1"
-        )
-    with tempfile.NamedTemporaryFile("w", suffix=".sql") as script:
-        Path(script.name).write_text(YARDSTICK)
-        out = subprocess.run(
-            ["pgbench", "-nM", "prepared", "-c", "32", "-j", "2", "-T", str(seconds), "-f", script.name, url],
-            capture_output=True, text=True, check=True,
-        ).stdout  # fmt: skip
-    found = re.search(r"tps = ([\d.]+)", out)
-    return float(found[1]) if found else 0.0
+def rival(url: str, talk: Talk, going: Event, ended: Event) -> None:
+    """The second process: appends to its dialogues, one after the other, while `going`."""
+
+    async def append(executor: Executor) -> None:
+        nr = 0
+        while not ended.is_set():
+            if not going.is_set():
+                await asyncio.sleep(0.01)
+                continue
+            await talk.add(executor, nr % len(talk.dialogues), keyed=True)
+            nr += 1
+            await asyncio.sleep(1 / RIVAL_RATE)
+
+    with opened(url) as executor:
+        uvloop.run(append(executor))
 
 
-@click.command(help=__doc__)
-@click.option("--database-url", required=True)
-@click.option("--rounds", default=3, show_default=True)
-@click.option("--seconds", default=5, show_default=True)
-def main(database_url: str, rounds: int, seconds: int) -> None:
-    schema.migrate(database_url)
-    schema.migrate(database_url, schema.KEYS)
-    ledger, executor = opened(database_url)
-    dialogues = [uuid7() for _ in range(DIALOGUES)]
-
-    async def fill() -> None:
-        starts = (StartDialogue(dialogue_id=i, user_id="u", messages=ask()) for i in dialogues)
-        while some := list(islice(starts, 256)):
-            await asyncio.gather(*(executor.execute(command, by()) for command in some))
-
-    asyncio.run(fill())
-    alone = [asyncio.run(measure(executor, dialogues, seconds)) for _ in range(1)]
-    stop = multiprocessing.Event()
-    foreign = dialogues[: int(DIALOGUES * FOREIGN)]
-    other = multiprocessing.Process(
-        target=rival, args=(database_url, TENANT, foreign, 400.0, stop), daemon=True
-    )
-    other.start()
-    ours, theirs = [], []
-    for _ in range(rounds):
-        ours.append(asyncio.run(measure(executor, dialogues, seconds)))
-        theirs.append(yardstick(database_url, seconds))
-    stop.set()
-    other.join()
-    executor.close()
-    ledger.close()
-    ratio = statistics.median(ours) / statistics.median(theirs)
-    click.echo(f"commands/s, {CALLERS} callers, alone            {alone[0]:10,.0f}")
-    click.echo(f"  with a second process on 5 % of the dialogues {[round(n) for n in ours]}")
-    click.echo(f"pgbench, one INSERT per commit, 32 clients      {[round(n) for n in theirs]}")
-    click.echo(f"ratio of the medians                            {ratio:10.2f}")
+@contextmanager
+def beside(url: str, talk: Talk) -> Iterator[Event]:
+    """The second process; it appends while the event is set."""
+    start = multiprocessing.get_context("spawn")
+    going, ended = start.Event(), start.Event()
+    few = Talk(talk.tenant_id, talk.dialogues[: int(FOREIGN * len(talk.dialogues))])
+    process = start.Process(target=rival, args=(url, few, going, ended), daemon=True)
+    process.start()
+    try:
+        yield going
+    finally:
+        ended.set()
+        process.join(10)
+        process.kill()
 
 
-if __name__ == "__main__":
-    main()
+def measure(place: Place) -> Line:
+    """Rounds of ours and of pgbench in turn, then one of the library's recorder."""
+    talk = Talk(uuid7(), [uuid7() for _ in range(DIALOGUES)])
+    ours: dict[bool, list[float]] = {True: [], False: []}
+    theirs: list[float] = []
+    with place.database() as url, opened(url) as executor, beside(url, talk) as going:
+        uvloop.run(talk.start(executor))
+        with psycopg.connect(url) as connection:
+            connection.execute(_FILL, (OLDER,))
+        pgbench = Pgbench(url, place.scratch, DIALOGUES)
+        for _ in range(ROUNDS):
+            going.set()
+            for keyed, rates in ours.items():
+                rates.append(uvloop.run(commands(executor, talk, SECONDS, keyed=keyed)))
+            going.clear()
+            theirs.append(pgbench.rate(SECONDS))
+            place.say(f"{ours[True][-1]:.0f} (without keys {ours[False][-1]:.0f}), pgbench {theirs[-1]:.0f}")
+        of_library = library(url, pgbench.payload, SECONDS)
+    return _line(Rounds(ours[True]), Rounds(ours[False]), Rounds(theirs), of_library)
+
+
+def _line(keyed: Rounds, bare: Rounds, theirs: Rounds, of_library: float) -> Line:
+    fields = compared(keyed, theirs)
+    times = keyed.median / of_library
+    return Line(
+        id="P1", work="commands through execute, durable, 64 callers", unit="commands/s",
+        target=f"≥ {TARGET}, ≥ {LIBRARY_TARGET:.0f} x the library's recorder",
+        met=fields["ratio"] >= TARGET and times >= LIBRARY_TARGET,
+        notes=[
+            f"each with an Idempotency-Key and its receipt; without: {bare.median:,.0f}/s,"
+            f" ratio {bare.median / theirs.median:.2f}",
+            f"the library's recorder as it comes, 32 threads: {of_library:,.0f} events/s; {times:.1f} x",
+            f"a second process appends {RIVAL_RATE:.0f}/s to {FOREIGN:.0%} of the {DIALOGUES:,} dialogues",
+        ],
+        **fields,
+    )  # fmt: skip
