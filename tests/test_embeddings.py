@@ -47,38 +47,43 @@ def test_the_local_model_survives_any_text(text: str) -> None:
     assert all(map(math.isfinite, vector))
 
 
+async def crowd(*texts: str) -> list[list[Vector] | BaseException]:
+    asking = (LocalEmbedder().embed([text], asked=True) for text in texts)
+    return await asyncio.gather(*asking, return_exceptions=True)
+
+
 def test_nobody_waits_behind_a_crowd() -> None:
     """And who gave up waiting leaves the place to others."""
-
-    async def crowd(size: int) -> list[list[Vector] | BaseException]:
-        one = LocalEmbedder()
-        asking = (one.embed(["revenue and cost " * 20], asked=True) for _ in range(size))
-        return await asyncio.gather(*asking, return_exceptions=True)
-
-    came = asyncio.run(crowd(local.WAITING + 3))
-    assert [type(one) for one in came] == [list] * local.WAITING + [NotSimilar] * 3
+    long, room = "revenue and cost " * 100, local.WAITING // local.TOKENS
+    came = asyncio.run(crowd(*[long] * (room + 2), "revenue"))
+    assert [type(one) for one in came] == [list] * room + [NotSimilar] * 3
 
     async def given_up() -> None:
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(crowd(local.WAITING), 0.001)
+            await asyncio.wait_for(crowd(*[long] * room), 0.001)
 
     asyncio.run(given_up())
     embedded("a message, which waits its turn")
-    assert [type(one) for one in asyncio.run(crowd(1))] == [list]
+    assert [type(one) for one in asyncio.run(crowd(long))] == [list]
+
+
+def test_many_short_texts_are_no_crowd() -> None:
+    came = asyncio.run(crowd(*(f"revenue and cost of {number}" for number in range(30))))
+    assert [type(one) for one in came] == [list] * 30
 
 
 class Silent:
-    """As a server that takes a text and never says a word."""
+    """As a server that takes a text and says no word until it is back."""
 
-    name = "silent"
+    name, elsewhere = "silent", True
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.asked, self.back = 0, False
 
     async def embed(self, texts: Sequence[str], *, asked: bool = False) -> list[Vector]:
         self.asked += 1
-        await asyncio.sleep(60)
-        return []
+        await asyncio.sleep(0 if self.back else 60)
+        return [(1.0,)]
 
     async def close(self) -> None:
         """Holds nothing."""
@@ -101,9 +106,18 @@ def test_a_silent_model_is_waited_for_once_and_then_left_alone(monkeypatch: pyte
         with pytest.raises(ModelError):
             ask(silent)
     assert silent.asked == 2, "one looks whether it is back"
-    now[0] = 2 * soon.AWAY
+    now[0], silent.back = 2 * soon.AWAY, True
+    assert ask(silent) == ask(silent) == (1.0,)
+
+
+def test_the_local_model_is_slow_at_worst_and_never_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One person's long texts do not end the search by meaning for everybody."""
+    asking = soon.Soon()
+    monkeypatch.setattr(soon, "PATIENCE", 0.001)
+    with pytest.raises(ModelError):
+        asyncio.run(asking.embed(LocalEmbedder(), "revenue and cost " * 100))
     monkeypatch.setattr(soon, "PATIENCE", 30)
-    assert len(ask(LocalEmbedder())) == len(ask(LocalEmbedder())) == 384
+    assert len(asyncio.run(asking.embed(LocalEmbedder(), "revenue"))) == 384
 
 
 def test_the_end_of_a_long_text_is_not_seen() -> None:

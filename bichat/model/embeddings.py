@@ -31,6 +31,10 @@ class Embedder(Protocol):
     def name(self) -> str:
         """The model's, the same for as long as its vectors are."""
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether a server has it, which can be away; one in this process is slow at worst."""
+
     async def embed(self, texts: Sequence[str], *, asked: bool = False) -> list[Vector]:
         """A vector for each text, in order; raises `ModelError`.
 
@@ -62,6 +66,7 @@ class _Answer(Struct):
 class OpenAIEmbedder:
     """A model behind OPENAI_BASE_URL."""
 
+    elsewhere = True
     LONGEST = 16_000
     """Characters of a text that are sent: OpenAI's models take 8,192 tokens."""
 

@@ -128,7 +128,10 @@ def test_numbers_that_are_none_are_refused(api: Api, anna: httpx.Client, number:
 def test_any_text_can_be_looked_for(api: Api, anna: httpx.Client, text: str) -> None:
     ask(anna, text)
     assert anna.post("/v1/search", json={"query": text}).status_code == 200
-    assert len(anna.post("/v1/embeddings", json={"text": text}).json()["embedding"]) == 384
+    deadline = time.monotonic() + 60
+    while (told := anna.post("/v1/embeddings", json={"text": text})).status_code == 503:
+        assert time.monotonic() < deadline, told.text  # a slow machine needs more than once the patience
+    assert len(told.json()["embedding"]) == 384
 
 
 def test_a_deleted_dialogue_is_not_searched_until_it_is_back(api: Api) -> None:
