@@ -57,12 +57,13 @@ class Stack:
         """What authenticates `user`."""
         return {"Authorization": f"Bearer {self.token(user, tenant, **claims)}"}
 
-    def start(self, name: str, verb: str) -> None:
-        """Starts one part; `name` tells it from others of its kind."""
+    def start(self, name: str, verb: str, **settings: str) -> None:
+        """Starts one part; `name` tells it from others of its kind, `settings` are its alone."""
         with (self.logs / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "bichat", verb], env=self._environment, stdout=log, stderr=log
-            )
+                [sys.executable, "-m", "bichat", verb],
+                env=self._environment | settings, stdout=log, stderr=log,
+            )  # fmt: skip
 
     def verb(self, *words: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """`bichat WORDS`, as an operator says it beside what runs; with what it said."""
