@@ -33,7 +33,7 @@ class Stack:
         self.secret = secrets.token_hex(32)
         self.url = f"http://127.0.0.1:{self.port}"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.logs = logs
+        self.logs, self.database_url = logs, database_url
         self._environment = {
             **os.environ,
             "DATABASE_URL": database_url,
