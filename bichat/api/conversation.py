@@ -9,7 +9,7 @@ from uuid import UUID
 
 from bichat import metrics
 from bichat.api.call import Call
-from bichat.api.sse import HEARTBEAT, RETRY
+from bichat.api.sse import HEARTBEAT, resumable
 from bichat.api.telling import Telling
 from bichat.deltas import Deltas, Follower, Hint, Said
 from bichat.errors import Unavailable
@@ -47,7 +47,7 @@ class Conversation:
 
     async def events(self, first: bytes) -> AsyncIterator[bytes]:
         """Everything there is to tell, as ready SSE bytes."""
-        yield RETRY + first
+        yield first + resumable(self._telling.mark)
         with metrics.STREAMS.track_inprogress():
             async with self._parts.deltas.follow(self._telling.dialogue_id) as follower:
                 if chunk := await self._look():

@@ -11,7 +11,7 @@ from msgspec import Struct
 from bichat.errors import Invalid
 
 HEARTBEAT = b":\n\n"
-RETRY = b"retry: 1000\n\n"
+_RETRY = 1000
 """Milliseconds until a client that was cut off comes back."""
 
 _encode = msgspec.json.Encoder().encode
@@ -42,6 +42,11 @@ class Mark(Struct, frozen=True):
         if not _MARK.fullmatch(text):
             raise Invalid(field=field, reason="is not the id of an event of a stream")
         return cls(*map(int, text.split(".")))
+
+
+def resumable(mark: Mark) -> bytes:
+    """When to come back, and from where, should the stream be cut before its next event."""
+    return b"retry: %d\n" % _RETRY + (b"id: %s\n\n" % str(mark).encode() if mark.version else b"\n")
 
 
 def event(mark: Mark, kind: str, data: dict[str, Any]) -> bytes:

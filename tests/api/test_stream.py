@@ -161,6 +161,17 @@ def test_a_dialogue_is_followed_through_everything(api: Api, anna: httpx.Client)
     assert kinds(resumed.out()) == ["cancelled", "dialogue.changed"]
 
 
+def test_a_stream_that_is_cut_before_its_first_event_misses_nothing(anna: httpx.Client) -> None:
+    asked = ask(anna)
+    path = f"/v1/dialogues/{asked[0]}/stream"
+    with anna.stream("GET", path) as response:
+        lines = response.iter_lines()
+        first = dict(line.split(": ", 1) for line in iter(lambda: next(lines), ""))
+    added = anna.post(f"/v1/dialogues/{asked[0]}/messages", json={"content": "And?"}).json()
+    resumed = Ear(anna, asked, whole=True, last="message.added", headers={"Last-Event-ID": first["id"]})
+    assert resumed.out()[-1]["message_id"] == added["message_id"]
+
+
 def test_a_long_absence_is_made_up_for_in_pieces(anna: httpx.Client) -> None:
     asked = ask(anna)
     rules = [{"role": "system", "content": f"Rule {n}"} for n in range(99)]
