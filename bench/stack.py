@@ -93,7 +93,8 @@ class Stack:
             except httpx.TransportError:
                 pass
             time.sleep(0.1)
-        raise TimeoutError("the api did not become ready: see its log")
+        said = "".join(log.read_text(errors="replace")[-500:] for log in sorted(self.logs.glob("*.log")))
+        raise TimeoutError(f"the api did not become ready: {said or 'nobody said why'}")
 
     def down(self) -> None:
         """Stops every part, the hard way if it must be."""
