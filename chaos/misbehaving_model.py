@@ -1,0 +1,267 @@
+"""R9: the provider misbehaves in each way that llmock knows, each to a person of its own."""
+
+from __future__ import annotations
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial, reduce
+from itertools import pairwise
+from operator import add
+from typing import Any, get_args
+
+import msgspec
+from llmock import ratelimit, scenarios
+from msgspec import Struct, field
+
+from bench.stack import Stack, stack
+from bichat.events.dialogue import MessageAdded, ReplyFailed, ReplyStarted, Usage
+from bichat.events.envelope import Fact
+from bichat.events.ledger import Ledger
+from chaos.asking import ask, client, end, facts, log
+from chaos.provider import KEY, Provider, provider
+from chaos.verdict import Verdict
+from chaos.world import World
+
+DONE = "the provider misbehaves in each way that llmock knows"
+
+WORDS = "The sales went well in every region this year, but for one that nobody looked at."
+WINDOW = 3000
+"""Tokens that the model reads; fewer than bichat would show it."""
+QUOTAS = {"--rpm 60": "hi", "--tpm 12000": "sales " * 2000}
+"""Of a minute, and what spends them soon."""
+SILENCE = 60.0
+"""Seconds that a worker listens to a model that says nothing."""
+AGAIN, ONCE, DOWN, REFUSED = ["", "model_unavailable"], [""], ["model_unavailable"] * 4, ["model_refused"]
+
+
+class Case(Struct, frozen=True, kw_only=True):
+    """One way of misbehaving, and what must become of the question."""
+
+    name: str
+    behaves: tuple[dict[str, Any], ...]
+    attempts: list[str]
+    """How each ends, the last first: the code of its failure, empty for an answer."""
+    text: str = "How did the sales go?"
+    long: bool = False
+    """Takes half a minute or more: only where there is time."""
+    gap: float = 0.0
+    """Seconds that the provider asked to be left alone for."""
+    told: tuple[str, ...] = field(default=())
+    """What the reason must say."""
+
+    @property
+    def model(self) -> str:
+        """The one that misbehaves so, and no other."""
+        return "-".join(re.findall(r"\w+", self.name))
+
+
+def fail(status: int, **more: Any) -> dict[str, Any]:
+    return {"type": "fail", "status": status, **more}
+
+
+def stream(kind: str, **more: Any) -> dict[str, Any]:
+    return {"type": "stream_fault", "kind": kind, "after_chunks": 4, **more}
+
+
+BREAKS = {"disconnect": "model_cut_off", "truncate": "model_cut_off", "malformed": "model_nonsense"}
+
+CASES = (
+    Case(name="all is well", behaves=(), attempts=ONCE),
+    *(Case(name=f"{s} once", behaves=(fail(s),), attempts=AGAIN, long=s not in (429, 500))
+      for s in (408, 409, 425, 429, 500, 502, 503, 504, 529)),
+    *(Case(name=f"{s}", behaves=(fail(s),), attempts=REFUSED, long=s != 401, told=(f"HTTP {s}",))
+      for s in (400, 401, 402, 403, 404, 405, 413, 422)),
+    Case(name="429 with Retry-After", behaves=(fail(429, retry_after=2),), attempts=AGAIN, gap=2),
+    Case(name="429 for want of money", behaves=(fail(429, code="insufficient_quota"),), attempts=REFUSED),
+    Case(name="503 for ever", behaves=(fail(503, times=None),), attempts=DOWN, told=("HTTP 503",)),
+    Case(name="down, and asks for patience", behaves=(fail(503, times=3, retry_after=1),),
+         attempts=["", *DOWN[:3]], gap=1, long=True),
+    *(Case(name=f"{kind} once", behaves=(stream(kind),), attempts=["", code])
+      for kind, code in BREAKS.items()),
+    *(Case(name=f"{kind} for ever", behaves=(stream(kind, times=None),), attempts=[code] * 4, long=True)
+      for kind, code in BREAKS.items()),
+    *(Case(name=f"{kind} before a word", behaves=(stream(kind) | {"after_chunks": 0},), attempts=["", code],
+           long=True) for kind, code in BREAKS.items()),
+    Case(name="stall for a while", behaves=(stream("stall", stall_seconds=2),), attempts=ONCE),
+    Case(name="stall for too long", behaves=(stream("stall", stall_seconds=SILENCE + 10),),
+         attempts=["", "model_silent"], long=True),
+    Case(name="late", behaves=({"type": "delay", "seconds": 2},), attempts=ONCE),
+    Case(name="slow first token", behaves=({"type": "slow_first_token", "seconds": 2},), attempts=ONCE),
+    Case(name="a tool that was never offered", behaves=({"type": "tool_fault", "kind": "unknown_tool"},),
+         attempts=ONCE),
+    Case(name="a call cut in half", behaves=({"type": "tool_fault", "kind": "malformed_arguments"},),
+         attempts=ONCE),
+    Case(name="calls for ever", attempts=["rounds_exhausted"], behaves=(
+        {"type": "reply", "tool_calls": [{"name": "current_time", "arguments": {}}], "times": None},)),
+    Case(name="nothing said", behaves=({"type": "reply", "text": ""},), attempts=["", "model_nonsense"]),
+    Case(name="cut by its filter", attempts=ONCE, behaves=(
+        {"type": "reply", "text": WORDS, "finish_reason": "content_filter"},)),
+    Case(name="cut by its limit", attempts=ONCE, behaves=(
+        {"type": "reply", "text": WORDS, "finish_reason": "length"},)),
+    Case(name="more than it reads", behaves=(), attempts=REFUSED, text="sales " * (WINDOW + 1000)),
+)  # fmt: skip
+
+
+def run(world: World, verdict: Verdict) -> None:
+    nobody_forgotten(verdict)
+    database, cases = world.database(), [case for case in CASES if not (world.short and case.long)]
+    world.rng.shuffle(cases)
+    with (
+        provider("--context-window", str(WINDOW), "--stream-chunk-delay-ms", "5") as model,
+        stack(database, world.redis_url, model.url, world.scratch / "logs", OPENAI_API_KEY=KEY,
+              BICHAT_FUNCTIONS="on") as bichat,
+    ):  # fmt: skip
+        for case in cases:
+            model.script(*(told(case, behavior) for behavior in case.behaves), answers(case))
+        bichat.up()
+        with log(database) as ledger, ThreadPoolExecutor(len(cases)) as people:
+            for heard in people.map(partial(tried, world, bichat, ledger, model), cases):
+                for kept, promise in heard:
+                    verdict.check(kept, promise)
+            verdict.counts["ways"] = len(cases)
+            quotas(world, bichat, verdict)
+        verdict.counts["calls to the model"] = len(model.asked())
+        blame(model, verdict)
+
+
+def nobody_forgotten(verdict: Verdict) -> None:
+    """What llmock could do is done: a way that it learns is one that is missing here."""
+    done = [behavior for case in CASES for behavior in case.behaves]
+    for what, known in (
+        ("type", set(scenarios._TYPE_NAMES)),
+        ("kind", {*get_args(scenarios.StreamFaultKind), *get_args(scenarios.ToolFaultKind)}),
+    ):
+        missing = known - {behavior.get(what) for behavior in done}
+        verdict.check(not missing, f"llmock knows {what} {missing}, which nothing here does")
+    limits = set(ratelimit.LimitSettings.__dataclass_fields__)
+    verdict.check(limits == {"rpm", "tpm", "context_window"}, f"llmock knows other limits: {limits}")
+
+
+def told(case: Case, behavior: dict[str, Any]) -> dict[str, Any]:
+    return {**behavior, "match": {"model": case.model}}
+
+
+def answers(case: Case) -> dict[str, Any]:
+    """What it says as soon as it behaves."""
+    return told(case, {"type": "reply", "text": WORDS, "times": None})
+
+
+Heard = list[tuple[bool, str]]
+
+
+def tried(world: World, bichat: Stack, ledger: Ledger, model: Provider, case: Case) -> Heard:
+    """Asks, waits for the end, and judges it."""
+    patience = SILENCE + 20 if case.long else 25
+    with client(bichat, case.model) as person:
+        asked = ask(person, case.text, model=case.model)
+        question = end(person, asked, patience)
+        happened = facts(ledger, asked)
+        world.history.tell(case.name, question["status"], facts=[type(fact).__name__ for fact in happened])
+        head = ledger.read(asked.dialogue_id)[-1].position
+        spent = person.get(f"/v1/usage?min_position={head}").json()["data"]
+        shown = person.get(f"/v1/dialogues/{asked.dialogue_id}/stream?message_id={asked.message_id}")
+    requests = [one for one in model.asked() if one["model"] == case.model]
+    return [
+        (kept, f"{case.name}: {promise}")
+        for kept, promise in (
+            *ends(case, question["status"], happened, shown.text),
+            *paid(happened, spent, requests, model),
+            *patient(case, requests),
+        )
+    ]
+
+
+def ends(case: Case, status: str, happened: list[Fact], shown: str) -> Heard:
+    """Each attempt ended as it should have; the question once, and plainly."""
+    failures = [fact for fact in happened if isinstance(fact, ReplyFailed)]
+    replies = [fact for fact in happened if isinstance(fact, MessageAdded) and fact.answers]
+    starts = sum(isinstance(fact, ReplyStarted) for fact in happened)
+    ended = [*("" for _ in replies), *(fact.code for fact in reversed(failures))]
+    final = [fact for fact in failures if fact.final]
+    due = "failed" if case.attempts[0] else "answered"
+    heard = [
+        (status == due, f"is {status}, not {due}"),
+        (ended == case.attempts, f"its attempts ended with {ended}, not {case.attempts}"),
+        (starts == len(ended), f"{starts} attempts started, {len(ended)} ended"),
+        (len(replies) + len(final) == 1, f"{len(replies)} answers, {len(final)} final failures"),
+        (shown.count("event: reply.completed") + shown.count("event: reply.failed") == 1,
+         f"the stream tells its end not once: {shown[-300:]!r}"),
+    ]  # fmt: skip
+    heard += [(plain(fact.detail), f"{fact.code} says {fact.detail!r}") for fact in failures]
+    heard += [
+        (word in (fact.detail or ""), f"no {word!r} in {fact.detail!r}")
+        for fact in final
+        for word in case.told
+    ]
+    return heard
+
+
+def plain(reason: str | None) -> bool:
+    """A sentence for a person: what it was, and nothing of whom it was asked with."""
+    secret = re.compile(rf"{KEY}|Traceback|127\.0\.0\.1|Error\(|\n")
+    return bool(reason) and len(reason or "") < 400 and not secret.search(reason or "")
+
+
+def paid(
+    happened: list[Fact], spent: list[dict[str, Any]], requests: list[dict[str, Any]], model: Provider
+) -> Heard:
+    """The read model counts every attempt, with what the provider told where it did."""
+    ended = [fact.usage for fact in happened if isinstance(fact, ReplyFailed)]
+    answers = [fact.answers.usage for fact in happened if isinstance(fact, MessageAdded) and fact.answers]
+    logged = reduce(add, (*ended, *answers), Usage())
+    [used] = spent or [{}]
+    heard = [
+        (used.get("calls") == len(ended) + len(answers), f"usage counts {used.get('calls')} attempts"),
+        (used.get("total_tokens") == logged.total_tokens, f"usage {used} is not that of the log, {logged}"),
+    ]
+    reached = [one for one in requests if one["status"] == 200]
+    if reached:
+        heard.append((logged.prompt_tokens > 0, "the model was reached, and nothing was counted"))
+    if answers and len(reached) - len(ended) <= 1 and not requests[-1]["fault"]:
+        said = counted(model, requests[-1])
+        heard.append((answers[0] == said, f"the answer cost {answers[0]}; the provider told {said}"))
+    return heard
+
+
+def counted(model: Provider, request: dict[str, Any]) -> Usage:
+    """What the provider tells of this request: it is asked the same once more."""
+    for line in reversed(model.ask(request["body"]).text.splitlines()):
+        usage = line.startswith("data: {") and msgspec.json.decode(line[6:]).get("usage")
+        if usage:
+            return msgspec.convert(usage, Usage)
+    return Usage()
+
+
+def patient(case: Case, requests: list[dict[str, Any]]) -> Heard:
+    """Nobody is asked again sooner than they wanted."""
+    waits = [after["started_at"] - before["ended_at"] for before, after in pairwise(requests)]
+    return [(wait >= case.gap, f"asked again after {wait:.2f} s") for wait in waits if case.gap]
+
+
+def quotas(world: World, bichat: Stack, verdict: Verdict) -> None:
+    """A provider whose requests, or tokens, of this minute are spent is asked when it has some again."""
+    bichat.kill("worker 0")
+    for name, text in QUOTAS.items():
+        with provider(*name.split()) as scarce:
+            while scarce.ask({"model": "spent", "messages": [{"role": "user", "content": text}]}).is_success:
+                pass
+            bichat.start(name, "worker", **scarce.settings)
+            with client(bichat, name) as person:
+                asked = ask(person, "How did the sales go?", model="scarce")
+                status = end(person, asked)["status"]
+            world.history.tell(name, status)
+            verdict.check(status == "answered", f"with the quota {name} spent: {status}")
+            refused = [
+                one for one in scarce.asked() if one["status"] == 429 and one["body"]["model"] == "scarce"
+            ]
+            verdict.check(bool(refused), f"the quota {name} was not spent: nothing was tried")
+            blame(scarce, verdict)
+            bichat.kill(name)
+            if world.short:
+                return
+
+
+def blame(model: Provider, verdict: Verdict) -> None:
+    """What llmock holds against its client; that a dead server is not asked for ever is wanted."""
+    for finding in model.findings():
+        verdict.check(finding["code"] == "gave_up", f"llmock: {finding}")
