@@ -18,7 +18,7 @@ from bichat.model.embedders import Embedders
 from bichat.model.embeddings import Embedder, OpenAIEmbedder, Vector, unit
 from bichat.model.local import LocalEmbedder
 from bichat.projections.lately import Lately
-from bichat.projections.search import asked, words
+from bichat.projections.words import asked, words
 
 
 def embedded(*texts: str, asked: bool = False) -> list[Vector]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -16,29 +14,9 @@ from psycopg.rows import args_row, tuple_row
 from bichat.errors import NotSimilar
 from bichat.events.envelope import Event
 from bichat.events.transcript import Dialogue, Message
-from bichat.projections import dialogues, erasures, sql, transcripts
+from bichat.projections import dialogues, erasures, sql, transcripts, words
 from bichat.projections.read_model import PAGE, Build, Piece, ReadModel, Row, Table, known_before
 from bichat.projections.vectors import Serving
-
-WORDS, CHARACTERS = 5_000, 40
-"""Of one message; a word's first characters. Postgres keeps 1 MB of words at most."""
-ASKED = 32
-"""Words that are looked for at once."""
-_PREFIX = 4
-"""Letters from which on a word also stands for longer ones: "invoice" for "invoices"."""
-
-
-def words(text: str) -> list[str]:
-    """The different words of a text, without case and accents, whatever the language; in order."""
-    plain = unicodedata.normalize("NFKD", text.casefold())
-    found = re.findall(r"\w+", "".join(c for c in plain if not unicodedata.combining(c)))
-    return list(dict.fromkeys(word[:CHARACTERS] for word in found))
-
-
-def asked(text: str) -> list[str]:
-    """The words to look for, as Postgres takes them."""
-    return [f"'{word}':*" if len(word) >= _PREFIX else f"'{word}'" for word in words(text)[:ASKED]]
-
 
 # --- from the log into the tables ------------------------------------------------------------------
 
@@ -74,7 +52,7 @@ def _said(dialogue: Dialogue, messages: Sequence[Message]) -> Iterator[dict[str,
             yield {
                 "message_id": message.id, "dialogue_id": dialogue.id, "tenant_id": dialogue.tenant_id,
                 "user_id": dialogue.user_id, "seq": message.seq,
-                "words": " ".join(words(message.content)[:WORDS]),
+                "words": words.kept(message.content),
             }  # fmt: skip
 
 
@@ -115,7 +93,7 @@ class Place(NamedTuple):
 
 async def matching(connection: AsyncConnection[Any], who: dict[str, Any], text: str) -> list[Place]:
     """Messages with words of a text, best first; `who`: tenant_id, user_id, and a limit."""
-    return await _places(connection, MODEL.sql("matching"), who | {"words": asked(text)})
+    return await _places(connection, MODEL.sql("matching"), who | {"words": words.asked(text)})
 
 
 async def nearest(

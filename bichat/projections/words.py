@@ -1,0 +1,56 @@
+"""The words of a text, whatever its language: without case and accents, as they are searched."""
+
+from __future__ import annotations
+
+import unicodedata
+
+MOST, LONGEST = 5_000, 40
+"""Words of one message, and characters of a word, that are kept. Postgres keeps 1 MB of words at most."""
+ASKED = 32
+"""Words that are looked for at once."""
+_PREFIX = 4
+"""Letters from which on a word also stands for longer ones: "invoice" for "invoices"."""
+_ASCII = bytes(range(128))
+_PARTED = bytes(c if c > 127 or chr(c).isalnum() or chr(c) == "_" else 32 for c in range(256))
+
+
+class _Bare(dict[str, str]):
+    """What is left of a character: its letters, without accents, and blanks for what is no part of a word."""
+
+    def __missing__(self, char: str) -> str:
+        plain = unicodedata.normalize("NFKD", char)
+        bare = "".join(c if c.isalnum() or c == "_" else " " for c in plain if not unicodedata.combining(c))
+        return self.setdefault(char, bare)
+
+
+_bare = _Bare()
+
+
+def words(text: str) -> list[str]:
+    """The different words of a text, in order."""
+    return list(dict.fromkeys(word[:LONGEST] for word in _apart(text).split()))
+
+
+def kept(text: str) -> str:
+    """The words of a message as Postgres reads them, which drops those that come again."""
+    apart = _apart(text)
+    # A rebuild spends most of its time here: what is surely within both bounds is not taken to pieces.
+    half = LONGEST // 2
+    if len(apart) <= 2 * MOST and all(" " in apart[n : n + half] for n in range(0, len(apart) - half, half)):
+        return apart
+    return " ".join(words(text)[:MOST])
+
+
+def asked(text: str) -> list[str]:
+    """The words to look for, as Postgres takes them."""
+    return [f"'{word}':*" if len(word) >= _PREFIX else f"'{word}'" for word in words(text)[:ASKED]]
+
+
+def _apart(text: str) -> str:
+    """The words with blanks between them. Of characters beyond ASCII, each is looked at once."""
+    plain = text.casefold()
+    if not plain.isascii():
+        for char in set(plain.encode().translate(None, _ASCII).decode()):
+            if (bare := _bare[char]) != char:
+                plain = plain.replace(char, bare)
+    return plain.encode().translate(_PARTED).decode()

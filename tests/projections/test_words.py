@@ -1,0 +1,44 @@
+"""Words as they are kept for the search, beside a plainer way to find them."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from bichat.projections.words import LONGEST, MOST, kept, words
+
+TEXT = st.text(
+    st.one_of(
+        st.characters(codec="utf-8"),
+        st.sampled_from(" \t\n.,-_'\\:\x00"),
+        st.sampled_from("aAzZ09äÄßéœﬁ½№\xb4\u0301\u0130\u0131κςЙё東京한글ไทยत्"),
+    ),
+    max_size=200,
+)
+
+
+def plainly(text: str) -> list[str]:
+    plain = unicodedata.normalize("NFKD", text.casefold())
+    found = re.findall(r"\w+", "".join(c for c in plain if not unicodedata.combining(c)))
+    return list(dict.fromkeys(word[:LONGEST] for word in found))
+
+
+@given(TEXT)
+@example("e\u0301te\u0301 Fu\u0308ße")
+@example("x" * (LONGEST + 1) + " " + "y" * LONGEST)
+def test_the_quick_way_to_words_finds_those_of_the_plain_one(text: str) -> None:
+    assert words(text) == plainly(text)
+
+
+@given(TEXT, st.integers(1, 90), st.integers(0, 45))
+def test_no_more_and_no_longer_words_are_kept_than_the_search_knows(text: str, times: int, gap: int) -> None:
+    long = (text + " " * gap + "w" * times) * 3
+    assert dict.fromkeys(kept(long).split()) == dict.fromkeys(plainly(long))
+
+
+def test_of_too_many_words_the_first_ones_are_kept() -> None:
+    many = [str(n) for n in range(MOST + 10)]
+    assert kept(" ".join(many)).split() == many[:MOST]
