@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from uuid import UUID
 
 import psycopg
@@ -9,13 +10,15 @@ import pytest
 from eventsourcing.persistence import IntegrityError
 from uuid_utils.compat import uuid7
 
+from bichat.commands.dialogue import AddMessage, StartDialogue
+from bichat.commands.execute import Once
 from bichat.events import feed
 from bichat.events.codec import Draft, StoredRow
 from bichat.events.envelope import Fact
 from bichat.events.ledger import Ledger
 from bichat.events.recorder import Group, Head, LogRecorder
 from bichat.events.seal import GENESIS
-from tests.examples import FACTS, NOON, TENANT, by, opened
+from tests.examples import FACTS, NOON, TENANT, by, opened, question, start, writing
 
 
 def row(ledger: Ledger, stream_id: UUID, version: int, fact: Fact, prev_hash: bytes) -> StoredRow:
@@ -73,3 +76,27 @@ def test_a_read_of_the_log_is_bounded_in_bytes_and_still_sees_everything(
             assert len(some) < 7
             seen += [event.position for event in some]
         assert seen == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_what_a_batch_looks_up_costs_the_same_however_few_there_were_when_its_plan_was_made(
+    database_url: str,
+) -> None:
+    with opened(database_url) as ledger, writing(ledger) as executor:
+
+        async def ask(command: StartDialogue | AddMessage) -> None:
+            await executor.execute(command, by(), once=Once(str(uuid7()), b"ask"))
+
+        async def talk() -> None:
+            opening = [start() for _ in range(30)]
+            await asyncio.gather(*map(ask, opening))
+            for _ in range(10):
+                more = [AddMessage(dialogue_id=o.dialogue_id, messages=(question(),)) for o in opening]
+                await asyncio.gather(*map(ask, more))
+
+        asyncio.run(talk())
+    with psycopg.connect(database_url) as connection:
+        read = connection.execute(
+            "select relname, seq_tup_read from pg_stat_user_tables where seq_tup_read > 300"
+            " and relname in ('stored_events', 'receipts', 'snapshots', 'void_keys')"
+        ).fetchall()
+    assert read == []
