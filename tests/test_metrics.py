@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import ExitStack, aclosing, nullcontext, suppress
 from pathlib import Path
 from uuid import UUID
@@ -176,7 +175,7 @@ def test_what_a_rival_forestalled_is_counted(database_url: str) -> None:
     with opened(database_url) as ledger, opened(database_url) as other, writing(other) as rival:
         asyncio.run(rival.execute(command, by()))
         rename = RenameDialogue(dialogue_id=command.dialogue_id, label="ours")
-        job = Job(rename, by(), None, None, Future())
+        job = Job(rename, by(), None, None)
         batch = Batch(ledger, {command.dialogue_id: Stream(NOTHING)}, [job], NOON)
         batch.decide(job)
         asyncio.run(rival.execute(RenameDialogue(dialogue_id=command.dialogue_id, label="theirs"), by()))

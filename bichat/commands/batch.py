@@ -70,14 +70,14 @@ class Batch:
             self.again.append(job)
             return
         if stream_id in self._known.unreadable:
-            job.fail(LogUnreadable(reason=self._known.unreadable[stream_id]))
+            job.answer = LogUnreadable(reason=self._known.unreadable[stream_id])
             return
         pending = self._pending.get(stream_id)
         stream = pending.after if pending else self._known.streams[stream_id]
         try:
             if job.once and key and (left := self._known.receipts.get(key)):
                 key_of_it = self._ledger.keys.held_by_id(key_of(left))
-                job.future.set_result(replay(job.once, left, key_of_it))
+                job.answer = replay(job.once, left, key_of_it)
                 return
             if job.unless:
                 raise job.unless
@@ -91,7 +91,7 @@ class Batch:
                 # It may rest on what is not committed yet.
                 pending.answers.append((job, len(pending.rows), error))
             else:
-                job.fail(error)
+                job.answer = error
             return
         self._pending[stream_id] = pending
         if key:
@@ -129,7 +129,7 @@ class Batch:
         """Ends everyone who waits for this batch: whether it was appended is not known."""
         for pending in self._pending.values():
             for job, _, _ in pending.answers:
-                job.fail(error)
+                job.answer = error
 
     def single(self) -> list[list[Job]]:
         """The waiting jobs by stream, to be tried stream by stream."""
@@ -213,11 +213,10 @@ class Batch:
 
     def _answer(self, pending: _Pending, positions: list[int]) -> None:
         for job, rows, answer in pending.answers:
-            if isinstance(answer, Exception):
-                job.fail(answer)
+            if rows and isinstance(answer, Outcome):
+                job.answer = msgspec.structs.replace(answer, position=positions[rows - 1])
             else:
-                position = positions[rows - 1] if rows else answer.position
-                job.future.set_result(msgspec.structs.replace(answer, position=position))
+                job.answer = answer
 
     def _lost(self, pending: _Pending) -> None:
         metrics.LOSERS.inc(len(pending.answers))
@@ -226,7 +225,7 @@ class Batch:
             if job.tries < _TRIES:
                 self.again.append(job)
             else:
-                job.fail(VersionRace())
+                job.answer = VersionRace()
 
 
 def _placed(stream: Stream[Any], positions: list[int]) -> Stream[Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
-from concurrent.futures import Future
+from collections.abc import Iterable
+from contextlib import suppress
 from uuid import UUID
 
 import msgspec
@@ -42,9 +44,12 @@ class Job(Struct, eq=False):
     by: Metadata
     once: Once | None
     if_match: int | None
-    future: Future[Outcome]
+    future: asyncio.Future[Outcome] | None = None
+    """What its caller awaits."""
     unless: Exception | None = None
     """Why it will not be done, if it was not done before."""
+    answer: Outcome | Exception | None = None
+    """How it went, once that is certain."""
     tries: int = 0
 
     @property
@@ -56,9 +61,32 @@ class Job(Struct, eq=False):
         """What its receipt is found by."""
         return (self.by.tenant_id, self.by.actor.id, self.once.key) if self.once else None
 
-    def fail(self, error: Exception) -> None:
-        """Ends it with an error."""
-        self.future.set_exception(error)
+    @property
+    def deserted(self) -> bool:
+        """Whether its caller went away."""
+        return self.future is not None and self.future.cancelled()
+
+
+def deliver(jobs: Iterable[Job]) -> None:
+    """Hands answers to those who wait for them, from any thread: with one call into an event loop for all."""
+    waiting: dict[asyncio.AbstractEventLoop, list[Job]] = {}
+    for job in jobs:
+        if job.answer is not None and job.future:
+            waiting.setdefault(job.future.get_loop(), []).append(job)
+    for loop, some in waiting.items():
+        with suppress(RuntimeError):  # it is closed: nobody waits there any more
+            loop.call_soon_threadsafe(_tell, some)
+
+
+def _tell(jobs: list[Job]) -> None:
+    for job in jobs:
+        future, job.future = job.future, None
+        if future is None or future.done():  # told before, or its caller went away
+            continue
+        if isinstance(job.answer, Outcome):
+            future.set_result(job.answer)
+        elif job.answer:
+            future.set_exception(job.answer)
 
 
 def receipt(job: Job, once: Once, outcome: Outcome, key: PersonKey) -> Receipt:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any
 
@@ -207,7 +206,7 @@ def test_a_no_that_rests_on_what_is_not_committed_is_not_told_when_that_loses(
     with opened(database_url) as other, writing(other) as rival:
         gather(rival.execute(command, by()))
         jobs = [
-            Job(what, by(), None, 2 if n == 0 else None, Future())
+            Job(what, by(), None, 2 if n == 0 else None)
             for n, what in enumerate(
                 (
                     DeleteDialogue(dialogue_id=command.dialogue_id),
@@ -221,13 +220,14 @@ def test_a_no_that_rests_on_what_is_not_committed_is_not_told_when_that_loses(
         gather(rival.execute(RenameDialogue(dialogue_id=command.dialogue_id, label="x"), by()))
         batch.append()
         assert batch.again == jobs
-        assert not any(job.future.done() for job in jobs)
+        assert not any(job.answer for job in jobs)
         again = Batch(ledger, {command.dialogue_id: Stream(NOTHING)}, batch.again, NOON)
         for job in jobs:
             again.decide(job)
         again.append()
-    assert isinstance(jobs[0].future.exception(), PreconditionFailed)
-    assert jobs[1].future.result().version == 4
+    assert isinstance(jobs[0].answer, PreconditionFailed)
+    assert isinstance(jobs[1].answer, Outcome)
+    assert jobs[1].answer.version == 4
 
 
 def test_keys_that_cannot_be_reached_refuse_only_those_who_need_a_new_one(
@@ -252,7 +252,7 @@ def test_nobody_waits_for_the_key_of_a_receipt_while_others_are_decided(
             rotation.renew(later.keys, rotation.now(later.keys), None, None, lambda *_: None)
             later.keys.prepare([(TENANT, "anna")])  # the new one, which is not what the receipt names
             say = AddMessage(dialogue_id=command.dialogue_id, messages=(question(),))
-            jobs = [Job(command, by(), once, None, Future()), Job(say, by(), other, None, Future())]
+            jobs = [Job(command, by(), once, None), Job(say, by(), other, None)]
             if away:
                 later.keys.close()
             batch = Batch(later, {command.dialogue_id: Stream(NOTHING)}, jobs, NOON)
@@ -260,10 +260,11 @@ def test_nobody_waits_for_the_key_of_a_receipt_while_others_are_decided(
             for job in jobs:
                 batch.decide(job)
             if away:
-                assert isinstance(jobs[0].future.exception(1), LogUnavailable)
+                assert isinstance(jobs[0].answer, LogUnavailable)
             else:
-                assert jobs[0].future.result(1).replayed
-            assert not jobs[1].future.done()  # it is to be appended
+                assert isinstance(jobs[0].answer, Outcome)
+                assert jobs[0].answer.replayed
+            assert jobs[1].answer is None  # it is to be appended
 
 
 def test_a_queue_that_is_full_says_so_at_once(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
