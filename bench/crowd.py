@@ -14,6 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 
 import httptools
 import msgspec
@@ -140,10 +141,9 @@ async def _run(crowd: Crowd) -> _Tally:
     posts, pace = _posts(crowd), crowd.connections / crowd.rate if crowd.rate else 0.0
     everybody = []
     for n in range(crowd.connections):
-        first = started + pace * n / crowd.connections - pace
-        _, one = await loop.create_connection(
-            lambda first=first: _Connection(posts, tally, pace, first), "127.0.0.1", crowd.port
-        )
+        first = started + pace * (n / crowd.connections - 1)
+        person = partial(_Connection, posts, tally, pace, first)
+        _, one = await loop.create_connection(person, "127.0.0.1", crowd.port)
         everybody.append(one.over)
     await asyncio.sleep(max(0.0, tally.since - time.monotonic()))
     spent = time.process_time()
