@@ -85,7 +85,7 @@ class Stack:
         self.start("projector", "projector")
         for n in range(workers):
             self.start(f"worker {n}", "worker")
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             try:
                 if httpx.get(f"{self.url}/health/ready").status_code == 200:
