@@ -46,7 +46,7 @@ class Mark(Struct, frozen=True):
 
 def resumable(mark: Mark) -> bytes:
     """When to come back, and from where, should the stream be cut before its next event."""
-    return b"retry: %d\n" % _RETRY + (b"id: %s\n\n" % str(mark).encode() if mark.version else b"\n")
+    return b"retry: %d\nid: %s\n\n" % (_RETRY, str(mark).encode())
 
 
 def event(mark: Mark, kind: str, data: dict[str, Any]) -> bytes:

@@ -172,6 +172,17 @@ def test_a_stream_that_is_cut_before_its_first_event_misses_nothing(anna: httpx.
     assert resumed.out()[-1]["message_id"] == added["message_id"]
 
 
+def test_the_stream_of_a_reply_that_waits_goes_on_where_it_was_cut(api: Api, anna: httpx.Client) -> None:
+    asked = ask(anna)
+    path = f"/v1/dialogues/{asked[0]}/stream"
+    with anna.stream("GET", path, params={"message_id": str(asked[1])}) as response:
+        lines = response.iter_lines()
+        first = dict(line.split(": ", 1) for line in iter(lambda: next(lines), ""))
+    write(api, asked)
+    heard = list(events(anna, asked, headers={"Last-Event-ID": first["id"]}))
+    assert kinds(heard) == ["started", "completed"]
+
+
 def test_a_long_absence_is_made_up_for_in_pieces(anna: httpx.Client) -> None:
     asked = ask(anna)
     rules = [{"role": "system", "content": f"Rule {n}"} for n in range(99)]
