@@ -49,9 +49,10 @@ def ask(person: httpx.Client, text: str, **settings: Any) -> Asked:
     return _accepted(person.post("/v1/dialogues", json={"message": text, **settings}))
 
 
-def ask_more(person: httpx.Client, asked: Asked, text: str) -> Asked:
+def ask_more(person: httpx.Client, asked: Asked, text: str, **settings: Any) -> Asked:
     """One more question in its dialogue."""
-    return _accepted(person.post(f"/v1/dialogues/{asked.dialogue_id}/messages", json={"content": text}))
+    body = {"content": text, **settings}
+    return _accepted(person.post(f"/v1/dialogues/{asked.dialogue_id}/messages", json=body))
 
 
 def _accepted(told: httpx.Response) -> Asked:
@@ -66,9 +67,8 @@ def end(person: httpx.Client, asked: Asked, patience: float = 30) -> dict[str, A
     while True:
         told = person.get(f"/v1/dialogues/{asked.dialogue_id}")
         told.raise_for_status()
-        question: dict[str, Any] = next(
-            message for message in told.json()["messages"] if message["id"] == str(asked.message_id)
-        )
+        shown = {message["id"]: message for message in told.json()["messages"]}
+        question: dict[str, Any] = shown.get(str(asked.message_id), {"status": "not there yet"})
         if question["status"] in ENDED or time.monotonic() > deadline:
             return question
         time.sleep(0.1)
