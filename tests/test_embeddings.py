@@ -15,8 +15,9 @@ from bichat.errors.model import ModelError
 from bichat.errors.unusable import WrongSetting
 from bichat.model import local, soon
 from bichat.model.embedders import Embedders
-from bichat.model.embeddings import Embedder, OpenAIEmbedder, Vector, unit
+from bichat.model.embeddings import Embedder, Vector, unit
 from bichat.model.local import LocalEmbedder
+from bichat.model.remote import OpenAIEmbedder
 from bichat.projections.lately import Lately
 from bichat.projections.words import asked, words
 

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from uuid import UUID
 
 import click
-import jwt
 
 from bichat import __version__, config, embedded, logs
 from bichat.cli import proof  # noqa: F401 - adds verbs to `audit`
@@ -199,6 +198,8 @@ def _settings(*needed: str) -> Iterator[Config]:
 
 
 def _token(settings: Config, tenant: UUID, user: str, roles: tuple[str, ...], ttl: int) -> str:
+    import jwt
+
     secret = settings.bichat_jwt_secret
     if not secret:
         raise WrongSetting(name="BICHAT_JWT_SECRET", reason="is needed to make tokens")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bichat.config import Config
 from bichat.errors import NotSimilar
 from bichat.model import local
-from bichat.model.embeddings import Embedder, OpenAIEmbedder
+from bichat.model.embeddings import Embedder
 from bichat.model.local import LocalEmbedder
 
 
@@ -35,6 +35,8 @@ class Embedders:
             return LocalEmbedder()
         if self._config.brings_model:
             raise NotSimilar(why=f"{name} has no server: set OPENAI_BASE_URL or OPENAI_API_KEY")
+        from bichat.model.remote import OpenAIEmbedder  # noqa: PLC0415 - a third of a second
+
         return OpenAIEmbedder(self._config, name)
 
     async def close(self) -> None:
