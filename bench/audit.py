@@ -1,39 +1,77 @@
-"""P9: 1,000 events as of a version with the chain checked, against reading their rows.
-
-`python -m bench.audit DATABASE_URL`, an empty migrated database; `--feed N` fills the log with N events
-and times pages of the feed along it.
-"""
+"""P9: 1,000 events as of a version, their chain checked, as an auditor gets them, beside reading the rows."""
 
 from __future__ import annotations
 
-import argparse
-import asyncio
 import statistics
 import time
 from collections.abc import Awaitable, Callable
+from random import Random
+from uuid import UUID
 
 import psycopg
+import uvloop
+from msgspec import Struct
+from psycopg.rows import tuple_row
+from uuid_utils.compat import uuid7
 
-from bichat.audit import feed
+from bench.answers import answers
+from bench.line import Line, Rounds, compared
+from bench.place import Place
+from bench.talk import Talk, question, reply
+from bench.writer import opened
 from bichat.audit.auditor import Auditor
-from bichat.audit.feed import Place, Wanted
-from bichat.audit.log import BYTES, TenantLog
+from bichat.commands.dialogue import AddMessage, StartDialogue
 from bichat.commands.execute import Executor
-from bichat.events.envelope import Actor
-from bichat.events.history import Unfolding
-from bichat.events.ledger import Ledger
+from bichat.events.envelope import Actor, Metadata
+from bichat.events.recorder import COLUMNS
 from bichat.projections.reads import Reads
-from tests.examples import DIALOGUE, FACTS, TENANT, events, opened
-from tests.projections.logs import write
 
-EVENTS, TIMES = 1000, 50
+EVENTS, OLDER = 1000, 100_000
+"""Of the dialogue, and rows of other dialogues of its tenant in the log."""
+ROUNDS, TIMES = 7, 15
+TARGET, TARGET_RATIO = 50.0, 5.0
+
+# What the auditor reads, as plainly as it can be read.
+_ROWS = f"""
+select {COLUMNS} from bichat.stored_events
+where tenant_id = %b and originator_id = %b and originator_version <= %b order by originator_version
+"""
+_OTHERS = """
+insert into bichat.stored_events (notification_id, originator_id, originator_version, topic, state, tenant_id,
+    command_id, hash, actor)
+select nextval('bichat.log_position'), md5((n / 50)::text)::uuid, 1 + n %% 50, topic, state, tenant_id,
+    command_id, hash, actor
+from (select * from bichat.stored_events where topic = 'MessageAdded' limit 1) as sample,
+    generate_series(0, %s) as n
+"""
 
 
-def dialogue(ledger: Ledger) -> None:
-    """One of 1,000 events: questions, attempts, answers of some length."""
-    turn = [FACTS["asked"], FACTS["reply started"], FACTS["answered"]]
-    facts = [FACTS["started"], *turn * (EVENTS // 3)]
-    write(ledger, events(facts[:EVENTS]))
+class Spans(Struct):
+    """Of one round, in ms."""
+
+    whole: float
+    rows: float
+    recorded: float
+
+
+def conversation(rng: Random, dialogue_id: UUID) -> Talk:
+    """A dialogue without an end: questions, attempts, answers, failures."""
+    said = question(rng, asks=True)
+    version = yield StartDialogue(dialogue_id=dialogue_id, user_id="anna", messages=(said,))
+    for turn in range(EVENTS):
+        yield from reply(rng, dialogue_id, said.message_id, version, turn)
+        said = question(rng, asks=True)
+        version = yield AddMessage(dialogue_id=dialogue_id, messages=(said,))
+
+
+async def write(executor: Executor, tenant: UUID, dialogue_id: UUID) -> None:
+    """Says so much in it that there are at least so many events."""
+    talk, version = conversation(Random(9), dialogue_id), 0
+    command = next(talk)
+    while version < EVENTS:
+        by = Metadata(tenant_id=tenant, actor=Actor("worker", "worker 1"), command_id=uuid7())
+        version = (await executor.execute(command, by)).version
+        command = talk.send(version)
 
 
 async def median(work: Callable[[], Awaitable[object]]) -> float:
@@ -46,74 +84,56 @@ async def median(work: Callable[[], Awaitable[object]]) -> float:
     return statistics.median(took)
 
 
-async def as_of(ledger: Ledger, reads: Reads) -> None:
-    log = TenantLog(reads, TENANT)
+async def rounds(executor: Executor, url: str, tenant: UUID, dialogue_id: UUID) -> list[Spans]:
+    """Ours and reading the rows, in turn, on connections such as the API has."""
+    reads = Reads(url, size=2)
+    auditor = Auditor(executor, reads, tenant, Actor("user", "auditor"))
 
-    async def rows() -> object:
-        return await log.stream(DIALOGUE, upto=EVENTS, bytes=BYTES)
+    async def rows() -> None:
+        async with reads.tenant(tenant, live=True) as connection:
+            cursor = connection.cursor(binary=True, row_factory=tuple_row)
+            await cursor.execute(_ROWS.encode(), (tenant, dialogue_id, EVENTS))
+            if len(await cursor.fetchall()) != EVENTS:
+                raise RuntimeError("these are not all rows")
 
-    async def folded() -> object:
-        unfolding = Unfolding(ledger.keys, version=EVENTS)
-        return unfolding.take(await log.stream(DIALOGUE, upto=EVENTS, bytes=BYTES))
+    async def whole() -> None:
+        found = await auditor.dialogue(dialogue_id, version=EVENTS)
+        if found.version != EVENTS or found.message_count != len(found.messages):
+            raise RuntimeError("that is not the dialogue")
 
-    executor = Executor(ledger)
-    executor.start()
-    auditor = Auditor(executor, reads, TENANT, Actor("system", "operator"))
-    yardstick, ours = await median(rows), await median(folded)
-    whole = await median(lambda: auditor.dialogue(DIALOGUE, version=EVENTS))
-    executor.close()
-    print(
-        f"{EVENTS} events: rows {yardstick:.1f} ms, as of a version {ours:.1f} ms,"
-        f" ratio {ours / yardstick:.1f}"
-    )
-    print(f"with the reading recorded first {whole:.1f} ms, ratio {whole / yardstick:.1f}")
+    async def recorded() -> None:
+        await auditor.record("dialogue", dialogue_id, version=EVENTS)
 
-
-def fill(url: str, number: int) -> None:
-    """Many events, half of them of one tenant; what they say is of no matter here."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(f"""
-            insert into bichat.stored_events (originator_id, originator_version, topic, state, tenant_id,
-                command_id, hash, actor, notification_id)
-            select md5((n / 50)::text)::uuid, 1 + n % 50,
-                   case n % 100 when 0 then 'DialogueDeleted' else 'MessageAdded' end,
-                   convert_to('{{"v":1,"at":"2026-11-22T12:00:00Z","by":["user","u' || n % 100
-                              || '"],"data":{{}}}}', 'UTF8'),
-                   case n % 2 when 0 then '{TENANT}'::uuid else md5((n % 1000)::text)::uuid end,
-                   gen_random_uuid(), 'x', 'u' || n % 100, 10000 + n
-            from generate_series(1, {number}) n""")
-        connection.execute("analyze bichat.stored_events")
-
-
-async def pages(reads: Reads, number: int) -> None:
-    log = TenantLog(reads, TENANT)
-    kinds = {
-        "all": Wanted(), "type": Wanted(type="DialogueDeleted"), "user": Wanted(user_id="u50"),
-        "both": Wanted(type="DialogueDeleted", user_id="u0"),
-    }  # fmt: skip
-    for name, wanted in kinds.items():
-        took = []
-        for share in (0.0, 0.5, 0.99):
-            place = Place(10_000 + int(share * number), 10_000 + number)
-            took.append(await median(lambda: feed.page(log, wanted, place, 20)))  # noqa: B023
-        print(f"feed, {name}: " + ", ".join(f"{one:.1f} ms" for one in took) + " at its start, middle, end")
-
-
-async def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("url")
-    parser.add_argument("--feed", type=int, default=0)
-    given = parser.parse_args()
-    with opened(given.url) as ledger:
-        dialogue(ledger)
-        reads = Reads(given.url, size=2)
-        await reads.open()
-        await as_of(ledger, reads)
-        if given.feed:
-            fill(given.url, given.feed)
-            await pages(reads, given.feed)
+    await reads.open()
+    try:
+        measured = [
+            Spans(await median(whole), await median(rows), await median(recorded)) for _ in range(ROUNDS + 1)
+        ]
+    finally:
         await reads.close()
+    return measured[1:]  # the first one warms up
 
 
-if __name__ == "__main__":
-    asyncio.run(main())
+def measure(place: Place) -> Line:
+    """Rounds of both in turn, and the same over HTTP."""
+    tenant, dialogue_id = uuid7(), uuid7()
+    with place.database() as url, opened(url) as executor:
+        uvloop.run(write(executor, tenant, dialogue_id))
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(_OTHERS, (OLDER,))
+            connection.execute("vacuum analyze bichat.stored_events")
+        spans = uvloop.run(rounds(executor, url, tenant, dialogue_id))
+        with answers(place, url, "auditor", tenant, roles=["auditor"]) as http:
+            over_http = http.median(f"/v1/audit/dialogues/{dialogue_id}", version=EVENTS)
+    fields = compared(Rounds([one.whole for one in spans]), Rounds([one.rows for one in spans]))
+    recorded = statistics.median(one.recorded for one in spans)
+    return Line(
+        id="P9", work=f"audit: {EVENTS:,} events as of a version, chain checked", unit="ms",
+        target=f"≤ {TARGET:.0f} ms, ≤ {TARGET_RATIO:.0f}",
+        met=fields["ours"] <= TARGET and fields["ratio"] <= TARGET_RATIO,
+        notes=[
+            f"that the auditor reads it is in the log first: {recorded:.1f} ms of it",
+            f"over HTTP, as JSON: {over_http:.1f} ms",
+        ],
+        **fields,
+    )  # fmt: skip

@@ -95,11 +95,10 @@ class Auditor:
         `ChainBroken`.
         """
         await self.record("dialogue", dialogue_id, version=version, at=at)
-        await self._first(dialogue_id)
-        unfolding, more = Unfolding(self._keys, version=version, at=at), True
-        while more:
+        unfolding = Unfolding(self._keys, version=version, at=at)
+        rows = _of_dialogue(await self._log.stream(dialogue_id, upto=version, bytes=BYTES))
+        while await _aside(unfolding.take, rows):
             rows = await self._log.stream(dialogue_id, after=unfolding.version, upto=version, bytes=BYTES)
-            more = await _aside(unfolding.take, rows)
         if unfolding.dialogue is None:
             raise NotFound(what="dialogue")
         if version is not None and unfolding.version < version:
@@ -146,11 +145,15 @@ class Auditor:
         return rebuilt(log, begun, asked, start.fact, keys)
 
     async def _first(self, stream_id: UUID) -> StoredRow:
-        """Its first event; raises `NotFound` for what is another tenant's, no dialogue, or nothing at all."""
-        rows = await self._log.stream(stream_id, limit=1)
-        if not rows or envelope.subject(rows[0].topic) != "dialogue":
-            raise NotFound(what="dialogue")
-        return rows[0]
+        """Its first event; raises `NotFound` likewise."""
+        return _of_dialogue(await self._log.stream(stream_id, limit=1))[0]
+
+
+def _of_dialogue(rows: list[StoredRow]) -> list[StoredRow]:
+    """A stream's first rows; raises `NotFound` for another tenant's, no dialogue, or nothing at all."""
+    if not rows or envelope.subject(rows[0].topic) != "dialogue":
+        raise NotFound(what="dialogue")
+    return rows
 
 
 def _start(events: list[Event], key: Key) -> Event:

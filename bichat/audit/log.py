@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -83,9 +84,10 @@ class TenantLog:
     async def rows(
         self, query: bytes, values: dict[str, Any], *, planned: bool = False
     ) -> list[tuple[Any, ...]]:
-        """What a query finds, in a transaction of its own, in the tenant's view."""
-        async with self._reads.tenant(self.tenant_id, live=True) as connection, connection.transaction():
+        """What a query finds, in the tenant's view; `planned`: for these values, in a transaction."""
+        async with self._reads.tenant(self.tenant_id, live=True) as connection, AsyncExitStack() as held:
             if planned:
+                await held.enter_async_context(connection.transaction())
                 await connection.execute(_block("plan"), prepare=False)
             cursor = connection.cursor(binary=True, row_factory=tuple_row)
             await cursor.execute(query, {**values, "tenant": self.tenant_id})

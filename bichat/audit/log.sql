@@ -8,7 +8,8 @@ set local plan_cache_mode = force_custom_plan;
 -- A part of one stream: at most so many rows and bytes, but at least one row if there is any.
 select originator_id, originator_version, topic, state, tenant_id, command_id, hash, notification_id, recorded_at
 from (
-    select *, sum(octet_length(state)) over (order by originator_version {order}) - octet_length(state) as before
+    select *, sum(octet_length(state)) over (order by originator_version {order} rows unbounded preceding)
+        - octet_length(state) as before
     from (
         select * from bichat.stored_events
         where tenant_id = %(tenant)s and originator_id = %(stream)s

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -147,7 +148,6 @@ class Unfolding:
     def __init__(self, keys: KeyStore, *, version: int | None = None, at: datetime | None = None) -> None:
         """Neither: up to the end."""
         self._keys, self._version, self._at = keys, version, at
-        self._mapper = EventMapper(keys.by_id)
         self._hash = GENESIS
         self.dialogue: Dialogue | None = None
         self.version = 0
@@ -159,10 +159,10 @@ class Unfolding:
         Raises `ChainBroken` at the first event that is not what was stored, and `LogUnreadable` at one
         that is newer than this code.
         """
-        self._keys.prepare_ids(key_id for row in rows for key_id in key_ids(row))
-        before = self.version
+        # A dialogue is one person's, who has few keys: each is asked for once, and not a thousand times.
+        mapper, before = EventMapper(cache(self._keys.by_id)), self.version
         try:
-            self.dialogue = transcribed(self.dialogue, self._wanted(rows))
+            self.dialogue = transcribed(self.dialogue, self._wanted(rows, mapper))
         except EventTooNew as error:
             raise LogUnreadable(reason=error) from error
         except EventUnreadable as error:
@@ -172,12 +172,12 @@ class Unfolding:
             raise ChainBroken(version=self.version, reason=reason) from error
         return bool(rows) and self.version - before == len(rows) and self.version != self._version
 
-    def _wanted(self, rows: Iterable[StoredRow]) -> Iterator[Event]:
+    def _wanted(self, rows: Iterable[StoredRow], mapper: EventMapper) -> Iterator[Event]:
         for row in rows:
             if self._version is not None and row.originator_version > self._version:
                 return
             self._expect_chained(row)
-            event = self._mapper.to_domain_event(row)
+            event = mapper.to_domain_event(row)
             if self._at is not None and event.at > self._at:
                 return
             self.version, self._hash = event.version, event.hash
