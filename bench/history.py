@@ -1,20 +1,14 @@
-"""Fills a database with dialogues such as people have, by the real decisions and the real append.
+"""Fills a log with dialogues such as people have, by the real decisions and the real append.
 
-    python -m bench.history --database-url postgresql://…/bench --events 1000000
-
-The database is migrated first and may hold something already; what is there stays. Some hundred dialogues
-of many tenants are open at a time and take turns, so the log is mixed as it is in traffic. One seed gives one
-shape of history (ids are new each time). As with any bench here, the master key is 32 zero bytes.
+Some hundred dialogues of many tenants are open at a time and take turns, so the log is mixed as it is in
+traffic. One seed gives one shape of history (ids are new each time).
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import signal
-import sys
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 from multiprocessing.synchronize import Event as Told
@@ -22,18 +16,15 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
-import click
 from msgspec import Struct
-from psycopg.conninfo import conninfo_to_dict
 from uuid_utils.compat import uuid7
 
+from bench.place import MASTER_KEY
 from bench.talk import Talk, talk
 from bichat.commands.batch import Batch
 from bichat.commands.command import Command
-from bichat.commands.job import Job
+from bichat.commands.job import Job, Once, Outcome
 from bichat.commands.reply import WorkerCommand
-from bichat.errors import BichatError
-from bichat.events import schema
 from bichat.events.envelope import Actor, Metadata
 from bichat.events.keys.store import KeyStore
 from bichat.events.ledger import Ledger, Stream
@@ -44,7 +35,6 @@ OPEN, AT_ONCE = 400, 200
 """Dialogues under way in each process, and how many of them go into one batch."""
 DAYS = 90
 """The history's length."""
-MASTER_KEY = bytes(32)
 
 
 class Person(Struct, frozen=True):
@@ -116,7 +106,7 @@ def fill(  # noqa: PLR0917 - what a process is given
 
 def step(ledger: Ledger, held: dict[UUID, Stream[Any]], some: list[Running], now: datetime) -> int:
     """Executes the next command of each as one batch, as the writer does; how many events that made."""
-    jobs = [Job(one.command, one.by(), None, None, Future()) for one in some]
+    jobs = [Job(one.command, by, once(by), None) for one in some for by in (one.by(),)]
     before: dict[UUID, Stream[Any]] = {
         job.command.stream_id: held.get(job.command.stream_id, Stream(job.command.nothing)) for job in jobs
     }
@@ -125,7 +115,8 @@ def step(ledger: Ledger, held: dict[UUID, Stream[Any]], some: list[Running], now
         batch.decide(job)
     after = batch.append()
     for job in jobs:
-        job.future.result(0)  # a refusal or a rival would be a mistake of this script
+        if not isinstance(job.answer, Outcome):  # a refusal or a rival would be a mistake of this script
+            raise RuntimeError(f"{job.command}: {job.answer}")  # noqa: TRY004 - an answer, not an argument
     held.update(after)
     due = {i: stream.snapshotted() for i, stream in after.items() if stream.snapshot_due}
     if due:
@@ -133,6 +124,11 @@ def step(ledger: Ledger, held: dict[UUID, Stream[Any]], some: list[Running], now
         held.update(due)
     heads = ((stream.head.version, before[i]) for i, stream in after.items())
     return sum(version - old.head.version for version, old in heads)
+
+
+def once(by: Metadata) -> Once | None:
+    """A key such as people's clients send with each command."""
+    return Once(str(by.command_id), b"POST") if by.actor.kind == "user" else None
 
 
 def going_on(one: Running, held: dict[UUID, Stream[Any]]) -> bool:
@@ -145,55 +141,24 @@ def going_on(one: Running, held: dict[UUID, Stream[Any]]) -> bool:
     return True
 
 
-def growing(processes: list[Any], done: Any) -> Iterator[int]:
-    """How many events came in, again and again until all processes have ended."""
-    seen = 0
-    while any(process.is_alive() for process in processes):
-        time.sleep(0.2)
-        yield done.value - seen
-        seen = done.value
-    yield done.value - seen
-
-
-@click.command(help=__doc__)
-@click.option("--database-url", required=True, help="Where to; its name has to contain 'bench'.")
-@click.option(
-    "--events", default=1_000_000, show_default=True, type=click.IntRange(1), help="About how many."
-)
-@click.option("--seed", default=1, show_default=True, help="The same seed gives the same shape of history.")
-@click.option("--processes", default=2, show_default=True, type=click.IntRange(1), help="Writers at once.")
-@click.option("--yes", is_flag=True, help="Fill it whatever its name is.")
-def main(database_url: str, events: int, seed: int, processes: int, yes: bool) -> None:
-    name = str(conninfo_to_dict(database_url).get("dbname", ""))
-    if "bench" not in name and not yes:
-        raise click.ClickException(f"{name!r} does not look like a database for benches; --yes fills it.")
-    try:
-        schema.migrate(database_url)
-        schema.migrate(database_url, schema.KEYS)
-    except BichatError as error:
-        raise click.ClickException(str(error)) from None
+def made(url: str, events: int, seed: int = 1, processes: int = 2) -> tuple[int, float]:
+    """Adds about so many events to the log at `url`, which is migrated; how many, and in what time."""
     context = multiprocessing.get_context("spawn")
     done, stop, tenants = context.Value("q", 0), context.Event(), [uuid7() for _ in range(TENANTS)]
     writers = [
-        context.Process(target=fill, args=(database_url, tenants, events // processes, seed + n, done, stop))
+        context.Process(target=fill, args=(url, tenants, events // processes, seed + n, done, stop))
         for n in range(processes)
     ]
     started = time.monotonic()
     for writer in writers:
         writer.start()
     try:
-        with click.progressbar(length=events, label="events", show_pos=True, file=sys.stderr) as bar:
-            for more in growing(writers, done):
-                bar.update(more)
+        for writer in writers:
+            writer.join()
     finally:
         stop.set()
         for writer in writers:
             writer.join()
-    took = time.monotonic() - started
-    click.echo(f"{done.value:,} events in {took:.1f} s, {done.value / took:,.0f}/s")
     if any(writer.exitcode for writer in writers):
-        raise click.ClickException("a writer failed: see above.")
-
-
-if __name__ == "__main__":
-    main()
+        raise RuntimeError("a writer of the history failed: see above")
+    return int(done.value), time.monotonic() - started
