@@ -9,7 +9,7 @@ import json
 import logging
 import threading
 from collections.abc import Iterable, Mapping
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import redis
 from redis.backoff import NoBackoff
@@ -30,16 +30,23 @@ class Ear:
     """One follower's: rung means that there may be something new since it last listened."""
 
     def __init__(self) -> None:
-        self._rung = threading.Event()
+        self._rung, self._over = threading.Event(), False
 
     def wait(self, timeout: float) -> bool:
         """Whether it rang within `timeout` seconds, or since the last wait."""
         rung = self._rung.wait(timeout)
         self._rung.clear()
+        if self._over:
+            self._rung.set()
         return rung
 
     def ring(self) -> None:
         """Ends the wait, this one or the next."""
+        self._rung.set()
+
+    def end(self) -> None:
+        """Ends every wait, this one and all to come: who listened is to stop."""
+        self._over = True
         self._rung.set()
 
 
@@ -53,6 +60,7 @@ class Doorbell:
         self._redis = redis.Redis.from_url(
             redis_url, socket_timeout=2.0, socket_connect_timeout=2.0, retry=Retry(NoBackoff(), 0)
         )
+        self._own = f"bichat:doorbell:{uuid4()}"
         self._pending: dict[str, str] = {}
         self._changed = threading.Condition()
         self._closed = threading.Event()
@@ -92,6 +100,8 @@ class Doorbell:
 
     def close(self) -> None:
         """Says what is still to be said if Redis answers, and stops."""
+        if self._ears and self._reachable:
+            self._say({self._own: "closing"})  # who listens need not wait for the end of a turn
         self._closed.set()
         with self._changed:
             self._changed.notify_all()
@@ -146,7 +156,7 @@ class Doorbell:
         while not self._closed.is_set():
             try:
                 with self._redis.pubsub() as pubsub:  # type: ignore[no-untyped-call]
-                    pubsub.subscribe(LOG)
+                    pubsub.subscribe(LOG, self._own)
                     while not self._closed.is_set():
                         # Subscribing rings too: what was said before is not heard.
                         if pubsub.get_message(timeout=0.5):

@@ -52,6 +52,26 @@ def test_a_ring_before_the_wait_is_not_lost(doorbell: Doorbell) -> None:
     assert ear.wait(0)
 
 
+def test_an_ear_that_has_ended_holds_nobody_up(doorbell: Doorbell) -> None:
+    ear = doorbell.ear()
+    quiet(ear)
+    ear.end()
+    assert ear.wait(0)
+    assert ear.wait(0)
+
+
+def test_who_listens_is_told_of_the_close(redis_url: str, doorbell: Doorbell) -> None:
+    """And does not wait for the end of its turn, half a second."""
+    seconds = []
+    for _ in range(7):
+        other = Doorbell(redis_url)
+        quiet(other.ear())
+        started = time.monotonic()
+        other.close()
+        seconds.append(time.monotonic() - started)
+    assert sorted(seconds)[3] < 0.1
+
+
 def test_what_is_told_is_coalesced_to_the_newest_of_each_channel(redis_url: str, doorbell: Doorbell) -> None:
     dialogue = uuid4()
     client = redis.Redis.from_url(redis_url, decode_responses=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import psycopg
 
-from bichat.doorbell import Doorbell
+from bichat.doorbell import Doorbell, Ear
 from bichat.errors.unusable import DatabaseUnreachable
 from bichat.events import schema
 from bichat.events.envelope import Event
@@ -37,8 +37,8 @@ def run(
     too, and asks for the main thread. Raises `EventTooNew` as soon as one runner meets an event that
     this code does not know.
     """
-    tail, unreached = Tail(feed, doorbell.ear()), Unreached(feed.keys)
-    followers = Followers(lambda build: Runner(build, database_url, tail, told(build, doorbell)), stop)
+    tail, unreached = Tail(feed, ear := doorbell.ear()), Unreached(feed.keys)
+    followers = Followers(lambda build: Runner(build, database_url, tail, told(build, doorbell)), stop, ear)
     try:
         while not stop.is_set():
             try:
@@ -66,8 +66,8 @@ def run(
 class Followers:
     """The runners of a process; one that fails sets `stop`."""
 
-    def __init__(self, runner: Callable[[Build], Runner], stop: threading.Event) -> None:
-        self._runner, self._stop = runner, stop
+    def __init__(self, runner: Callable[[Build], Runner], stop: threading.Event, ear: Ear) -> None:
+        self._runner, self._stop, self._ear = runner, stop, ear
         self._running: dict[str, tuple[Runner, threading.Thread]] = {}
         self.failed: list[BaseException] = []
 
@@ -90,6 +90,7 @@ class Followers:
         """Stops all, at the latest at `end` of the monotonic clock."""
         for runner, _ in self._running.values():
             runner.stop()
+        self._ear.end()
         for _, thread in self._running.values():
             thread.join(max(0.0, end - time.monotonic()))
 
