@@ -53,6 +53,8 @@ class Told(Struct, frozen=True):
     accepted: int
     refused: dict[str, int]
     """By status, or what went wrong with the connection."""
+    since: float
+    """When the first that counts were answered, by the machine's monotonic clock."""
     seconds: float
     milliseconds: list[float]
     """From the post to the answer: the 50th and the 99th of a hundred."""
@@ -168,7 +170,7 @@ def main() -> None:
     tally = uvloop.run(_run(crowd))
     took = sorted(tally.took)
     at = [1000 * took[len(took) * share // 100] if took else 0.0 for share in (50, 99)]
-    told = Told(len(took), dict(tally.refused), crowd.seconds, at, tally.busy)
+    told = Told(len(took), dict(tally.refused), tally.since, crowd.seconds, at, tally.busy)
     sys.stdout.buffer.write(msgspec.json.encode(told))
 
 

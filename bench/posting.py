@@ -49,7 +49,7 @@ class Talk:
         finally:
             self.bichat.processes[name].terminate()
             self.bichat.processes[name].wait(12)
-            self._caught_up()
+            self.caught_up()
 
     def answers(self) -> int:
         """Replies in the log."""
@@ -58,11 +58,13 @@ class Talk:
             [found] = connection.execute(query).fetchone() or (0,)
             return int(found)
 
-    def _caught_up(self) -> None:
-        query = "select min(position) >= bichat.head() from bichat.checkpoints where name <> 'vectors'"
+    def caught_up(self) -> None:
+        """Returns when the read models have what the log has."""
+        query = "select min(position) >= %s from bichat.checkpoints"
         deadline = time.monotonic() + 30
         with psycopg.connect(self.database_url, autocommit=True) as connection:
-            while connection.execute(query).fetchone() != (True,):
+            head = connection.execute("select bichat.head()").fetchone()
+            while connection.execute(query, head).fetchone() != (True,):
                 if time.monotonic() > deadline:
                     raise TimeoutError("the read models are still behind")
                 time.sleep(0.1)
