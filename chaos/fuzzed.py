@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from bench.stack import Stack, stack
 from chaos import fuzzing
@@ -27,33 +28,40 @@ CHECKS = (
 """The document knows of no 5xx but 503."""
 
 
+SHORT = (("a token", "fuzzing", ["--max-examples", "2"]), ("none", "fuzzing", ["--max-examples", "1"]))
+LONG = (
+    ("a token", "fuzzing", ["--max-examples", "15"]),
+    ("a token", "coverage", ["--max-time", "25"]),
+    ("a token", "stateful", ["--max-time", "15"]),
+    ("none", "fuzzing", ["--max-examples", "3"]),
+)
+"""Runs of schemathesis: as whom, which of its phases, and how much of it."""
+
+
 def run(world: World, verdict: Verdict) -> None:
     with (
         provider() as model,
-        stack(
-            world.database(), world.redis_url, model.url, world.scratch / "logs", OPENAI_API_KEY=KEY
-        ) as bichat,
-    ):
+        stack(world.database(), world.redis_url, model.url, world.scratch / "logs", OPENAI_API_KEY=KEY,
+              BICHAT_MAX_MESSAGE_CHARS="300") as bichat,
+    ):  # fmt: skip
         bichat.up()
-        aimed = world.scratch / "aim.json"
-        aimed.write_text(json.dumps(aim(bichat)))
-        token = bichat.headers("fuzz", roles=[*ROLES])["Authorization"]
-        for what, headers, seconds in (
-            ("with a token", ["-H", f"Authorization: {token}"], 8 if world.short else 60),
-            ("without a token", [], 2 if world.short else 10),
-        ):
-            report = world.scratch / f"{what}.json"
-            done = fuzz(
-                world,
-                bichat,
-                aimed,
-                ["--max-time", str(seconds), *headers, "--report-json-path", str(report)],
-            )
-            world.history.tell("schemathesis", what, said=done.stdout[-6000:])
-            verdict.check(done.returncode == 0, f"{what}: {done.stdout[-3000:]} {done.stderr[-500:]}")
-        # …
-        for process in ("api",):
-            verdict.check(bichat.processes[process].poll() is None, f"the {process} is gone")
+        fuzzer = Fuzzer(world, bichat)
+        for whose, phase, options in SHORT if world.short else LONG:
+            done, report = fuzzer.run(whose, phase, options)
+            world.history.tell("schemathesis", f"{phase} with {whose}", said=done.stdout)
+            verdict.check(done.returncode == 0, f"{phase} with {whose}: {failures(done)}")
+            tested, known = (report["operations"][name] for name in ("tested", "selected"))
+            # What has a bound in time may not come to all of them.
+            verdict.check(tested == known or "--max-time" in options, f"{tested} of {known} were tried")
+            verdict.counts[f"{phase}, {whose}"] += report["test_cases"]["generated"]
+        verdict.check(bichat.processes["api"].poll() is None, "the api is gone")
+        errors = [line for line in (bichat.logs / "api.log").read_text().splitlines() if " ERROR " in line]
+        verdict.check(not errors, f"the api met {errors[:5]}")
+
+
+def failures(done: subprocess.CompletedProcess[str]) -> str:
+    """What schemathesis says went wrong, with how to do it again."""
+    return done.stdout.partition("= FAILURES =")[2][:4000] or done.stdout[-1000:] + done.stderr[-1000:]
 
 
 def aim(bichat: Stack) -> dict[str, list[str]]:
@@ -71,18 +79,32 @@ def aim(bichat: Stack) -> dict[str, list[str]]:
     }
 
 
-def fuzz(world: World, bichat: Stack, aimed: Path, options: list[str]) -> subprocess.CompletedProcess[str]:
-    """One run of schemathesis."""
-    verb: list[str | Path] = [
-        Path(sys.executable).parent / "schemathesis", "run", f"{bichat.url}/schema/openapi.json",
-        "--checks", ",".join(CHECKS), "--seed", str(world.seed), "--no-color", "--warnings", "off",
-        "--generation-database", "none", "--request-timeout", "20", "--continue-on-failure",
-        "--suppress-health-check", "all", *options,
-    ]  # fmt: skip
-    environment = os.environ | {
-        "SCHEMATHESIS_HOOKS": fuzzing.__name__, fuzzing.AIM: str(aimed), fuzzing.FOREIGN: SECRET,
-        "PYTHONPATH": str(Path(__file__).parent.parent),
-    }  # fmt: skip
-    return subprocess.run(
-        verb, env=environment, cwd=world.scratch, capture_output=True, text=True, timeout=200, check=False
-    )
+class Fuzzer:
+    """Starts schemathesis, which knows what is there to aim at."""
+
+    def __init__(self, world: World, bichat: Stack) -> None:
+        self._world, self._bichat, self._aim = world, bichat, world.scratch / "aim.json"
+        self._aim.write_text(json.dumps(aim(bichat)))
+
+    def run(
+        self, whose: str, phase: str, options: list[str]
+    ) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
+        """One run, and its report."""
+        report = self._world.scratch / "report.json"
+        header = self._bichat.headers("fuzz", roles=[*ROLES])["Authorization"]
+        verb: list[str | Path] = [
+            Path(sys.executable).parent / "schemathesis", "run", f"{self._bichat.url}/schema/openapi.json",
+            *(("-H", f"Authorization: {header}") if whose == "a token" else ()), "--phases", phase, *options,
+            "--checks", ",".join(CHECKS), "--seed", str(self._world.seed), "--no-color", "--warnings", "off",
+            "--generation-database", "none", "--request-timeout", "20", "--continue-on-failure",
+            "--suppress-health-check", "all", "--report-json-path", report,
+        ]  # fmt: skip
+        environment = os.environ | {
+            "SCHEMATHESIS_HOOKS": fuzzing.__name__, fuzzing.AIM: str(self._aim), fuzzing.FOREIGN: SECRET,
+            "PYTHONPATH": str(Path(__file__).parent.parent),
+        }  # fmt: skip
+        done = subprocess.run(
+            verb, env=environment, cwd=self._world.scratch, capture_output=True, text=True, timeout=300,
+            check=False,
+        )  # fmt: skip
+        return done, json.loads(report.read_text())

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import psycopg
-from psycopg import sql
 
 _SAID = re.compile(
     r"^bichat[- ](?:reads|log)\|LOG:  (?:statement|execute [^:]*): ((?:.*\n)(?:\t.*\n)*)", re.MULTILINE
@@ -14,15 +14,15 @@ _SAID = re.compile(
 
 
 class Statements:
-    """The log of a Postgres, which tells every statement on this database from now on."""
+    """The log of a Postgres, which tells every statement from now on."""
 
     def __init__(self, database_url: str, log: Path) -> None:
         self._log = log
         with psycopg.connect(database_url, autocommit=True) as connection:
-            name = sql.Identifier(connection.info.dbname)
-            connection.execute(sql.SQL("alter database {} set log_statement = 'all'").format(name))
+            connection.execute("alter system set log_statement = 'all'")
             connection.execute("alter system set log_line_prefix = '%a|'")
             connection.execute("select pg_reload_conf()")
+            time.sleep(0.2)  # until every process of the server has heard
 
     @property
     def now(self) -> int:
