@@ -142,12 +142,14 @@ def _rows(now: States, changes: dict[UUID, Change]) -> Iterator[dict[str, Any]]:
 def rows(piece: Piece) -> Iterator[Row]:
     """At the end, whose the dialogue is and its questions without an answer."""
     now = {piece.dialogue_id: piece.state}
-    changes = touched(now, piece.events, piece.carried.get("replies", {}))
-    changes = {
-        message_id: change._replace(question=question)
-        for message_id, change in changes.items()
-        if (question := piece.state.unanswered.get(message_id))
-    }
+    changes: dict[UUID, Change] = {}
+    if piece.state.unanswered:  # in most dialogues there are none, and nothing is looked for
+        before = piece.carried.get("replies", {})
+        changes = {
+            message_id: change._replace(question=question)
+            for message_id, change in touched(now, piece.events, before).items()
+            if (question := piece.state.unanswered.get(message_id))
+        }
     if piece.ahead:
         changes = blanked(changes, piece.dialogue_id)
     piece.carried["replies"] = changes
