@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 
 from bench.place import MASTER_KEY
+from bichat.doorbell import Doorbell
 from bichat.events import schema
 from bichat.events.dialogue import ReplyStarted
 from bichat.events.envelope import Entry, Event
@@ -22,6 +23,7 @@ from bichat.projections.processes import Database, Pool
 from bichat.projections.runner import Runner, Stale
 from bichat.projections.tail import Tail
 from bichat.projections.verify import verify
+from bichat.workers.project import told
 from chaos import evidence
 from chaos.running import Running, running
 from chaos.verdict import Verdict
@@ -122,7 +124,9 @@ def deaf(live: Running) -> Iterator[list[Deaf]]:
         with schema.connect(live.database_url) as connection:
             builds = versions.followed(connection)
         tail = Tail(Feed(keys), NoBell())
-        runners = [Deaf(build, live.database_url, tail) for build in builds]
+        doorbell = Doorbell(live.world.redis_url)
+        stack.callback(doorbell.close)
+        runners = [Deaf(build, live.database_url, tail, told(build, doorbell)) for build in builds]
         for runner in runners:
             thread = threading.Thread(target=runner.run, daemon=True)
             thread.start()
