@@ -52,6 +52,7 @@ def observe(url: str, stop: Event, out: Connection) -> None:
     looks: list[Look] = []
     seen, before = (0, 0), time.monotonic()
     with psycopg.connect(url, autocommit=True, prepare_threshold=0) as connection:
+        out.send("looking")
         while not stop.is_set():
             began = time.monotonic()
             [appended, readable] = connection.execute(LOOK).fetchone() or seen
@@ -82,6 +83,7 @@ def observed(here: Talk, rate: float) -> tuple[list[float], Told]:
     observer = spawn.Process(target=observe, args=(here.database_url, stop, its), daemon=True)
     observer.start()
     try:
+        mine.recv()
         told = here.post(SECONDS, rate=rate)
         here.caught_up()
         stop.set()

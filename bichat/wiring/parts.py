@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import threading
 from contextlib import ExitStack
 from datetime import timedelta
@@ -20,12 +21,19 @@ if TYPE_CHECKING:
     from bichat.commands.execute import Executor
     from bichat.events.ledger import Ledger
 
+TURN = 0.0005
+"""Seconds after which a thread that computes makes way for one that could go on (Python's own figure: 5 ms).
+
+Writers and runners get answers of the database several times a batch, and would wait so long each time.
+"""
+
 # litestar, openai and the like take long to import: each process imports only its own part, below.
 
 
 def run_api(config: Config) -> None:
     """Answers HTTP until SIGTERM or Ctrl-C."""
     _counted("api", config)
+    sys.setswitchinterval(TURN)
     from bichat.api import server
     from bichat.api.app import create_app
     from bichat.api.call import Parts
@@ -49,6 +57,7 @@ def run_api(config: Config) -> None:
 def run_worker(config: Config) -> None:
     """Answers questions until SIGTERM or Ctrl-C."""
     _counted("worker", config)
+    sys.setswitchinterval(TURN)
     from bichat.commands.execute import Executor
     from bichat.deltas import Deltas
     from bichat.events.feed import Feed
@@ -83,6 +92,7 @@ def run_worker(config: Config) -> None:
 def run_projector(config: Config) -> None:
     """Keeps the read models up to date until SIGTERM or Ctrl-C."""
     _counted("projector", config)
+    sys.setswitchinterval(TURN)
     from bichat.commands.execute import Executor
     from bichat.events.feed import Feed
     from bichat.events.proof.signing import Signer

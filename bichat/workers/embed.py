@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import sys
 import threading
 from collections.abc import Sequence
 from contextlib import closing
@@ -26,6 +28,8 @@ from bichat.workers.embedding import Batch, Batches
 
 POLL = 0.5
 """Seconds between two looks at the log."""
+NICE = 10
+"""A tenth of what others get when there is too little for all; with less it would hold up its own process."""
 _LONGEST_PAUSE = 60.0
 
 log = logging.getLogger(__name__)
@@ -37,7 +41,17 @@ def run(config: Config, feed: Feed, stop: threading.Event, *, poll: float = POLL
     Of each model one worker in all processes; the others stand by. A model that is new is fed with
     all that the log has, while the one before it goes on to be searched and fed.
     """
+    _make_way()
     asyncio.run(_Worker(config, feed, stop, poll).run())
+
+
+def _make_way() -> None:
+    """Whoever else computes on this machine goes first: people wait for words, not for vectors.
+
+    Linux alone has this for one thread; the local model's, which is started from here, inherits it.
+    """
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 class _Worker:

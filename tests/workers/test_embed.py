@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -23,12 +25,14 @@ from bichat.deltas import Deltas
 from bichat.doorbell import Doorbell
 from bichat.errors import Invalid, NotSimilar
 from bichat.events.envelope import Actor
+from bichat.events.feed import Feed
 from bichat.forgetting.erasing import Forgetting
 from bichat.model import local
 from bichat.model.embedders import Embedders
 from bichat.projections import search, vectors
 from bichat.projections.finding import Found, Search
 from bichat.projections.reads import Reads
+from bichat.workers import embed
 from tests.examples import OTHER_TENANT, TENANT, by, question, start
 from tests.workers.embedding import caught_up, embedding, until
 from tests.workers.vectors import SIZE, Vectors, answer, served, vector
@@ -84,6 +88,28 @@ def contents(found: Found) -> list[str | None]:
 def rows(live: World, query: str) -> list[tuple[Any, ...]]:
     with psycopg.connect(live.config.database_url or "", autocommit=True) as connection:
         return connection.execute(query.encode()).fetchall()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has it for one thread")
+async def test_vectors_make_way_for_all_that_somebody_waits_for(live: World) -> None:
+    nice: list[int] = []
+    stopped = threading.Event()
+    stopped.set()
+
+    def run() -> None:
+        embed.run(live.config, Feed(live.ledger.keys), stopped)
+        begun = threading.Thread(target=note)  # as the local model's is
+        begun.start()
+        begun.join()
+
+    def note() -> None:
+        nice.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+
+    note()
+    await asyncio.to_thread(run)
+    note()
+    assert nice[1] >= nice[0] + 5
+    assert nice[2] == nice[0]
 
 
 # --- what is found ---------------------------------------------------------------------------------
