@@ -10,7 +10,6 @@ import httpx
 import pytest
 
 from bichat.projections import cursor
-from tests.api.conftest import Api
 from tests.api.talk import ask
 
 MESSAGE = {"message": "How much?"}
@@ -134,29 +133,6 @@ def test_what_is_not_there_is_a_problem_too(anna: httpx.Client) -> None:
     allowed = check(anna.put("/v1/dialogues"), 405).headers["allow"]
     assert set(allowed.split(", ")) == {"GET", "OPTIONS", "POST"}
     check(anna.post("/v1/dialogues", content=b"x" * 4_000_001), 413)
-
-
-def test_nobody_reaches_what_is_anothers(api: Api, anna: httpx.Client) -> None:
-    dialogue_id, message_id = ask(anna, "a secret")
-    path, nowhere = f"/v1/dialogues/{dialogue_id}", f"/v1/dialogues/{uuid4()}"
-    routes = [
-        ("GET", ""), ("PATCH", ""), ("DELETE", ""), ("POST", "/restore"), ("POST", "/archive"),
-        ("POST", "/unarchive"),
-        ("GET", "/messages"), ("POST", "/messages"), ("GET", "/stream"),
-        ("GET", f"/stream?message_id={message_id}"),
-        ("POST", f"/messages/{message_id}/cancel"), ("POST", f"/messages/{message_id}/retry"),
-    ]  # fmt: skip
-    bodies = {"PATCH": {"label": "mine"}, "POST": {"content": "hi"}}
-    for claims in ({"user": "bert"}, {"tenant": str(uuid4())}):
-        with api.client(**claims) as stranger:
-            for method, route in routes:
-                told = check(stranger.request(method, path + route, json=bodies.get(method)), 404)
-                same = stranger.request(method, nowhere + route, json=bodies.get(method))
-                assert told.text.replace(str(dialogue_id), "") == same.text.replace(
-                    nowhere.rpartition("/")[2], ""
-                )
-            assert str(dialogue_id) not in stranger.get("/v1/dialogues?q=secret").text
-    assert anna.get(path).json()["version"] == 2
 
 
 def test_only_configured_origins_are_told_they_may(anna: httpx.Client) -> None:

@@ -203,43 +203,6 @@ def test_what_goes_wrong_is_told_to_the_model_and_not_what_was_secret(
     assert "broken" in caplog.text
 
 
-def test_hostile_queries_are_refused_or_cut_and_on_record(
-    live: World, llmock: LLMock, sales_url: str
-) -> None:
-    hostile = [
-        "drop table orders",
-        "update regions set manager = 'Me'",
-        "select 1; delete from orders",
-        "with gone as (delete from orders returning *) select * from gone",
-        "select pg_sleep(60)",
-        "select count(*) from generate_series(1, 1000000000)",
-        "select repeat('x', 1000000000)",
-        "select set_config('role', 'postgres', false)",
-        "select pg_read_file('/etc/passwd')",
-        "select * from dblink('dbname=bichat', 'select 1') as t(n int)",
-        "select data from bichat.stored_events",
-        "select * from pg_catalog.pg_authid",
-        "select count(*) from sales a, sales b, sales c",
-        "copy regions to program 'id'",
-    ]
-    llmock.add(calls(*map(query, hostile[:7])), calls(*map(query, hostile[7:])), Reply(text="No."))
-
-    async def story() -> None:
-        async with worker(live, toolbox=toolbox(sales_url, seconds=1)):
-            began = time.monotonic()
-            dialogue_id, message_id = await live.ask("Be evil.")
-            answer = await live.answer(dialogue_id, message_id)
-            assert time.monotonic() - began < 8
-        assert answer.content == "No."
-        returned = results(live.facts(dialogue_id))
-        assert len(returned) == len(hostile)
-        assert all(one.failed for one in returned)
-        for one in returned:
-            assert not any(word in (one.result or "") for word in ("sales_reader", "/tmp", "host"))
-
-    asyncio.run(story())
-
-
 def test_more_calls_than_are_made_at_once_all_get_an_answer(live: World, llmock: LLMock) -> None:
     llmock.add(calls(*[("current_time", {})] * (MOST + 3)), Reply(text="Done."))
 
