@@ -9,6 +9,9 @@ BIN := .venv/bin
 SOUND := $(shell test -x $(BIN)/python && head -n 2 $(BIN)/pip 2>/dev/null | grep -F '$(CURDIR)/$(BIN)/')
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --constraint constraints.txt
 
+# Compiled modules are kept, whatever the environment wants: tests start hundreds of processes.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help setup run test check fmt bench chaos again
 .DEFAULT_GOAL := help
 
