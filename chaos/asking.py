@@ -74,6 +74,11 @@ def end(person: httpx.Client, asked: Asked, patience: float = 30) -> dict[str, A
         time.sleep(0.1)
 
 
+def told_by_stream(person: httpx.Client, asked: Asked) -> str:
+    """All that the stream of a question tells that has ended: of another it would be without end."""
+    return person.get(f"/v1/dialogues/{asked.dialogue_id}/stream?message_id={asked.message_id}").text
+
+
 @contextmanager
 def log(database_url: str) -> Iterator[Ledger]:
     """The log of a stack, to be read beside it."""

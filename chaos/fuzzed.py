@@ -53,7 +53,9 @@ def run(world: World, verdict: Verdict) -> None:
             tested, known = (report["operations"][name] for name in ("tested", "selected"))
             # What has a bound in time may not come to all of them.
             verdict.check(tested == known or "--max-time" in options, f"{tested} of {known} were tried")
-            verdict.counts[f"{phase}, {whose}"] += report["test_cases"]["generated"]
+            made = report["test_cases"]["generated"]
+            verdict.check(made > 0, f"{phase} with {whose} tried nothing")
+            verdict.counts[f"{phase}, {whose}"] += made
         verdict.check(bichat.processes["api"].poll() is None, "the api is gone")
         errors = [line for line in (bichat.logs / "api.log").read_text().splitlines() if " ERROR " in line]
         verdict.check(not errors, f"the api met {errors[:5]}")

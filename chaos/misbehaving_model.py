@@ -20,7 +20,7 @@ from bench.stack import Stack, stack
 from bichat.events.dialogue import MessageAdded, ReplyFailed, ReplyStarted, Usage
 from bichat.events.envelope import Fact
 from bichat.events.ledger import Ledger
-from chaos.asking import ask, client, end, facts, log
+from chaos.asking import ENDED, ask, client, end, facts, log, told_by_stream
 from chaos.provider import KEY, Provider, provider
 from chaos.verdict import Verdict
 from chaos.world import World
@@ -162,12 +162,12 @@ def tried(world: World, bichat: Stack, ledger: Ledger, model: Provider, case: Ca
         world.history.tell(case.name, question["status"], facts=[type(fact).__name__ for fact in happened])
         head = ledger.read(asked.dialogue_id)[-1].position
         spent = person.get(f"/v1/usage?min_position={head}").json()["data"]
-        shown = person.get(f"/v1/dialogues/{asked.dialogue_id}/stream?message_id={asked.message_id}")
+        shown = told_by_stream(person, asked) if question["status"] in ENDED else "nothing yet"
     requests = [one for one in model.asked() if one["model"] == case.model]
     return [
         (kept, f"{case.name}: {promise}")
         for kept, promise in (
-            *ends(case, question["status"], happened, shown.text),
+            *ends(case, question["status"], happened, shown),
             *paid(happened, spent, requests, model),
             *patient(case, requests),
         )

@@ -18,7 +18,7 @@ from bichat.events import schema
 from bichat.events.dialogue import MessageAdded, ReplyFailed
 from bichat.projections import versions
 from bichat.projections.read_model import Build
-from chaos.asking import Asked, ask, ask_more, client, end, facts, log
+from chaos.asking import Asked, ask, ask_more, client, end, facts, log, told_by_stream
 from chaos.provider import KEY, provider
 from chaos.verdict import Verdict
 from chaos.world import World
@@ -165,7 +165,7 @@ def suffer(bichat: Stack, poisoned: Poisoned, verdict: Verdict) -> None:
         elif "replies" in names:
             status = end(person, poisoned.asked)["status"]
             verdict.check(status == "failed", f"what cannot be queued is {status}")
-            shown = person.get(f"{path}/stream?message_id={poisoned.asked.message_id}").text
+            shown = told_by_stream(person, poisoned.asked) if status == "failed" else "nothing yet"
             verdict.check('"code":"parked"' in shown, f"the stream of what cannot be queued tells {shown}")
         else:
             status = end(person, poisoned.asked)["status"]
