@@ -31,8 +31,7 @@ CHECKS = (
 SHORT = (("a token", "fuzzing", ["--max-examples", "2"]), ("none", "fuzzing", ["--max-examples", "1"]))
 LONG = (
     ("a token", "fuzzing", ["--max-examples", "15"]),
-    ("a token", "coverage", ["--max-time", "25"]),
-    ("a token", "stateful", ["--max-time", "15"]),
+    ("a token", "stateful", ["--max-time", "20"]),
     ("none", "fuzzing", ["--max-examples", "3"]),
 )
 """Runs of schemathesis: as whom, which of its phases, and how much of it."""
