@@ -133,7 +133,7 @@ def test_a_failure_is_told_without_its_words(api: Api, anna: httpx.Client) -> No
     asked: Asked = ask(anna, SECRET_TEXT)
     write(api, asked, "Xylophon it is", end="not")
     finish(api, asked, "Xylophon it is", end="failed")
-    assert "Xylophon" in str(list(events(anna, asked)))
+    assert "Xylop" in str(list(events(anna, asked))), "its words, or what is left of them when it is over"
     version = erase(api, asked[0])
     anna.get(f"/v1/dialogues/{asked[0]}?min_version={version}")
     forget_words(api, asked[0])
