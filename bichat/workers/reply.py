@@ -78,6 +78,7 @@ class ReplyWorker:
         self._concurrency, self._off_peak = concurrency, config.bichat_off_peak_concurrency
         self._pool = AsyncConnectionPool(
             config.database_url or "", min_size=1, max_size=3, open=False, timeout=5,
+            reconnect_timeout=1,  # then asked for anew: the pool's own waits double, for minutes
             kwargs={"autocommit": True, "application_name": "bichat worker", "connect_timeout": 5},
             configure=_hurry,
         )  # fmt: skip

@@ -17,6 +17,7 @@ import psycopg
 import pytest
 from llmock.pytest_plugin import LLMock
 from msgspec.structs import replace
+from psycopg_pool.base import AttemptWithBackoff
 
 from bichat import wiring
 from bichat.config import Config, environment
@@ -157,8 +158,10 @@ def test_a_worker_that_lost_its_lease_stops(
 
 
 def test_a_postgres_that_is_killed_and_comes_back_costs_no_answer(
-    tmp_path: Path, redis_url: str, llmock: LLMock
+    tmp_path: Path, redis_url: str, llmock: LLMock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # As after half a minute without it: a pool left to itself waits twice as long after each try.
+    monkeypatch.setattr(AttemptWithBackoff, "INITIAL_DELAY", 32.0)
     llmock.reply(WORDS, times=None).pace(30)
 
     async def story(live: World, postgres: Part) -> None:
@@ -168,6 +171,8 @@ def test_a_postgres_that_is_killed_and_comes_back_costs_no_answer(
             os.kill(postgres.pid or 0, signal.SIGKILL)
             await asyncio.sleep(1.5)  # the answers end while there is no log
             postgres.start()
+            late = await live.ask("And now?")
+            assert (await live.answer(*late, seconds=12)).content == WORDS
             for dialogue_id, message_id in asked:
                 assert (await live.answer(dialogue_id, message_id)).content == WORDS
                 happened = live.replies(dialogue_id, message_id)

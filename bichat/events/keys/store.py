@@ -44,6 +44,7 @@ class KeyStore:
         self._closed, self._watcher = threading.Event(), threading.Thread(target=self._watch, daemon=True)
         self._pool = ConnectionPool(
             database_url, min_size=0, max_size=4, open=False, timeout=5,
+            reconnect_timeout=1,  # then whoever needs one asks anew: the pool's own waits double, for minutes
             kwargs={"autocommit": True, "application_name": "bichat keys", "connect_timeout": 5},
         )  # fmt: skip
 
