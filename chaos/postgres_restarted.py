@@ -10,12 +10,12 @@ import time
 
 import psycopg
 
-from chaos.running import Running, running
+from chaos.running import LEASE, RECOVERY, Running, running
 from chaos.verdict import Verdict
 from chaos.world import World
 
 DONE = "Postgres restarted, fast and immediately, and connections cut at random, while 20 clients write"
-SOON = 10.0
+SOON = LEASE + RECOVERY
 """Seconds until everything goes on by itself."""
 _CUT = """
 select pid, application_name, pg_terminate_backend(pid) from pg_stat_activity
@@ -31,7 +31,9 @@ def run(world: World, verdict: Verdict) -> None:
         before = {name: process.pid for name, process in here.stack.processes.items()}
         for way in ways:
             here.breaking.stop("Postgres", way)
-            time.sleep(world.rng.uniform(0, 2.0))
+            # Long enough, once, for whoever waits longer after each try to be late.
+            away = 25.0 if not world.short and verdict.counts["restarts"] == 1 else 2.0
+            time.sleep(world.rng.uniform(away / 2, away))
             back = here.breaking.back("Postgres")
             here.recovers(back, SOON, verdict, f"Postgres was stopped with {way.name} and is back")
             verdict.counts["restarts"] += 1

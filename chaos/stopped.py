@@ -14,7 +14,7 @@ from chaos.world import World
 DONE = "SIGTERM to worker, projector, api, under load with open streams"
 STOPPED = 10.0
 """Seconds within which each has stopped."""
-HANDED_OVER = 6.0
+HANDED_OVER = 10.0
 """Seconds within which what a stopped worker held is answered by another: a lease would last 15."""
 _HELD = "select count(*) from bichat.reply_leases where holder like %s and expires_at > clock_timestamp()"
 
