@@ -14,12 +14,24 @@ WORDS = "bichat:reply:"
 """What the keys of words begin with; then come the ids of dialogue and question, and the attempt."""
 REFUSED = 10
 """Seconds in which no attempt can begin to speak in these dialogues: its worker may not know yet."""
-FIRST = """
-return redis.call('exists', KEYS[2]) == 1 and ''
-    or redis.call('xadd', KEYS[1], ARGV[1], 'text', ARGV[2], 'v', ARGV[3])
+SAY = """
+local id, text, v, kept = ARGV[1], ARGV[2], ARGV[3]
+if id ~= '1-0' then
+    kept = redis.pcall('xadd', KEYS[1], 'nomkstream', 'maxlen', '~', ARGV[4], id, 'text', text, 'v', v)
+elseif redis.call('exists', KEYS[2]) == 0 then
+    kept = redis.pcall('xadd', KEYS[1], id, 'text', text, 'v', v)
+end
+if type(kept) == 'table' and kept.err and not string.find(kept.err, 'equal or smaller') then return kept end
+redis.call('expire', KEYS[1], ARGV[5])
+return redis.call('publish', ARGV[6], ARGV[7])
 """
-"""Keeps the first words of an attempt, unless its dialogue was forgotten just now. Later words are only added
-to those that are there, so nothing comes back that was deleted."""
+"""Keeps words of an attempt and publishes them; the first ones are not kept if the dialogue was forgotten
+just now. Later ones are only added to those that are there, so nothing comes back that was deleted. Words
+that are not newer had arrived, only the answer to that was lost."""
+END = """
+redis.call('expire', KEYS[1], ARGV[1])
+return redis.call('publish', ARGV[2], ARGV[3])
+"""
 PATIENCE, PAUSE = 60.0, 0.05
 """Seconds for which a rewrite that began before may go on, and between two looks at it."""
 _TOGETHER = 1000

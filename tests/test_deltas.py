@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -13,7 +14,7 @@ from uuid import UUID, uuid4
 import pytest
 from redis.asyncio import Redis
 
-from bichat.deltas import BACKLOG, Deltas, Follower, Hint, Said
+from bichat.deltas import BACKLOG, Deltas, Follower, Hint, Said, ear
 from tests.valkey import Server, reached
 
 DIALOGUE, MESSAGE = uuid4(), uuid4()
@@ -101,7 +102,7 @@ def test_followers_hear_their_own_dialogue_and_no_other(server: Server) -> None:
                     end = Hint("end", message_id=MESSAGE, attempt=1)
                     assert await until(follower, end) == [said(1, "Ünïcode\n"), end]
                 assert await other.next(0.05) is None
-            assert api._channels == {}
+            assert api._ear.channels == {}
 
     asyncio.run(story())
 
@@ -213,6 +214,44 @@ def test_followers_come_and_go_on_one_connection(server: Server) -> None:
             assert len(await redis.client_list(_type="pubsub")) == 1
             assert (await redis.info("server"))["redis_version"]
 
+    asyncio.run(story())
+
+
+def test_a_thousand_speak_and_ask_at_once(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    async def story() -> None:
+        await reached(server)
+        dialogues = [uuid4() for _ in range(1000)]
+        async with link(server) as deltas:
+            assert all(await asyncio.gather(*(deltas.say(dialogue, said(1)) for dialogue in dialogues)))
+            found = await asyncio.gather(*(deltas.replay(dialogue, MESSAGE, 1) for dialogue in dialogues))
+            assert found == [[said(1)]] * len(dialogues)
+
+    asyncio.run(story())
+    assert caplog.records == []
+
+
+def test_what_one_cannot_say_is_not_said_by_the_others(server: Server) -> None:
+    async def story() -> None:
+        await reached(server)
+        async with link(server) as deltas, Redis.from_url(server.url) as redis:
+            await redis.set(f"bichat:reply:{DIALOGUE}:{MESSAGE}:1", "not what it should be")
+            others = [uuid4() for _ in range(3)]
+            spoken = await asyncio.gather(*(deltas.say(one, said(1)) for one in (DIALOGUE, *others)))
+            assert spoken == [False, True, True, True]
+
+    asyncio.run(story())
+
+
+def test_a_redis_that_says_nothing_is_left(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        await reached(server)
+        async with link(server) as deltas, deltas.follow(DIALOGUE) as follower:
+            server.signal(signal.SIGSTOP)
+            await asyncio.sleep(0.5)
+            server.signal(signal.SIGCONT)
+            assert (await until(follower, Hint("reset")))[-1] == Hint("reset")
+
+    monkeypatch.setattr(ear, "PULSE", 0.1)
     asyncio.run(story())
 
 

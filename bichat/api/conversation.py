@@ -19,6 +19,8 @@ BEAT = 10.0
 """Seconds of silence after which a comment is sent; clients are promised one every 15."""
 LOOK = 2.0
 """Seconds of silence after which an awaited reply is looked for in the read model, whatever Redis says."""
+PIECE = 65_536
+"""Bytes that are sent at a time, about."""
 
 
 class Streams:
@@ -55,6 +57,8 @@ class Conversation:
                 told = time.monotonic()
                 while not self._over():
                     chunk = await self._next(follower)
+                    while follower.more and len(chunk) < PIECE and not self._over():
+                        chunk += await self._next(follower)  # a busy process sends more at a time
                     now = time.monotonic()
                     if not chunk and now - told >= BEAT:
                         chunk = HEARTBEAT
