@@ -28,7 +28,7 @@ CHECKS = (
 """The document knows of no 5xx but 503."""
 
 
-SHORT = (("a token", "fuzzing", ["--max-examples", "2"]), ("none", "fuzzing", ["--max-examples", "1"]))
+SHORT = (("a token", "fuzzing", ["--max-examples", "1"]), ("none", "fuzzing", ["--max-examples", "1"]))
 LONG = (
     ("a token", "fuzzing", ["--max-examples", "15"]),
     ("a token", "stateful", ["--max-time", "20"]),
