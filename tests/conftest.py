@@ -33,6 +33,25 @@ _MEMORY, _ROOM = Path("/dev/shm"), 4 * 1024**3  # what is killed and comes back 
 if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _ROOM:
     os.environ["TMPDIR"] = tempfile.tempdir = str(_MEMORY)
 
+_LONG = (
+    "test_reply_process", "test_places", "test_cli", "backup/", "test_verify", "test_story", "test_erasing",
+    "test_embed.", "test_browser", "test_dropped_streams", "test_tracing", "workers/",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first, every third one of chaos: those who run them end together."""
+    files = list(dict.fromkeys(map(_file, items)))
+    chaos = [file for file in files if "chaos/" in file]
+    others = sorted(set(files) - set(chaos), key=lambda file: (not any(n in file for n in _LONG), file))
+    places = {file: 3.0 * n for n, file in enumerate(chaos)}
+    places |= {file: 1.5 * n + 1 for n, file in enumerate(others)}
+    items.sort(key=lambda item: places[_file(item)])
+
+
+def _file(item: pytest.Item) -> str:
+    return item.nodeid.partition("::")[0]
+
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Config]:
