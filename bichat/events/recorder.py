@@ -15,6 +15,7 @@ from msgspec import Struct
 from psycopg.rows import DictRow, dict_row, tuple_row
 from psycopg_pool import ConnectionPool
 
+from bichat.events.arrays import bigints, byteas, ints, teach, texts, uuids
 from bichat.events.codec import StoredRow
 from bichat.events.seal import GENESIS
 
@@ -78,9 +79,10 @@ class Datastore(PostgresDatastore):
 
         def configure(connection: psycopg.Connection[DictRow]) -> None:
             connection.autocommit = True
+            teach(connection)
             connection.execute("set statement_timeout = '15s'")
-            # All is looked up by key, here and in the append: whatever statistics say, or said when a plan was
-            # made that the session keeps.
+            # All is looked up by key, here and in the append, whatever statistics say, or said when a plan
+            # was made that the session keeps.
             connection.execute("set enable_seqscan = off; set plan_cache_mode = force_generic_plan")
 
         return configure
@@ -177,15 +179,17 @@ class LogRecorder(PostgresApplicationRecorder):
             for ahead, r in group.receipts
         ]
         parameters = (
-            [g.stream_id for g in groups], [g.head.version for g in groups], [g.head.hash for g in groups],
-            [nr for nr, _ in rows], [r.originator_version for _, r in rows], [r.topic for _, r in rows],
-            [r.state for _, r in rows], [r.tenant_id for _, r in rows], [r.command_id for _, r in rows],
-            [r.hash for _, r in rows],
-            [nr for nr, _, _ in receipts], [r.tenant_id for _, r, _ in receipts],
-            [r.user_id for _, r, _ in receipts], [r.key for _, r, _ in receipts],
-            [r.fingerprint for _, r, _ in receipts], [r.command_id for _, r, _ in receipts],
-            [r.answer for _, r, _ in receipts], [n for _, _, n in receipts],
-            [row.actor for _, row in rows], [row.key_id for _, row in rows],
+            uuids(g.stream_id for g in groups), bigints(g.head.version for g in groups),
+            byteas(g.head.hash for g in groups),
+            ints(nr for nr, _ in rows), bigints(r.originator_version for _, r in rows),
+            texts(r.topic for _, r in rows), byteas(r.state for _, r in rows),
+            uuids(r.tenant_id for _, r in rows), uuids(r.command_id for _, r in rows),
+            byteas(r.hash for _, r in rows),
+            ints(nr for nr, _, _ in receipts), uuids(r.tenant_id for _, r, _ in receipts),
+            texts(r.user_id for _, r, _ in receipts), texts(r.key for _, r, _ in receipts),
+            byteas(r.fingerprint for _, r, _ in receipts), uuids(r.command_id for _, r, _ in receipts),
+            texts(r.answer for _, r, _ in receipts), bigints(n for _, _, n in receipts),
+            texts(row.actor for _, row in rows), uuids(row.key_id for _, row in rows),
         )  # fmt: skip
         return {winner - 1: positions for winner, positions in self._rows(_APPEND, parameters)}
 
@@ -197,9 +201,10 @@ class LogRecorder(PostgresApplicationRecorder):
         With each stream goes the version of its fold.
         """
         parameters = (
-            [stream for stream, _, _ in held], [version for _, version, _ in held],
-            [fold for _, _, fold in held],
-            [tenant for tenant, _, _ in keys], [user for _, user, _ in keys], [key for _, _, key in keys],
+            uuids(stream for stream, _, _ in held), bigints(version for _, version, _ in held),
+            ints(fold for _, _, fold in held),
+            uuids(tenant for tenant, _, _ in keys), texts(user for _, user, _ in keys),
+            texts(key for _, _, key in keys),
         )  # fmt: skip
         return [
             _found(what, asked - 1, columns) for what, asked, *columns in self._rows(_REFRESH, parameters)

@@ -54,12 +54,13 @@ class PersonKey:
     def __init__(self, key_id: UUID, secret: bytes) -> None:
         self.key_id = key_id
         self._cipher = AESGCM(derive(secret, b"bichat.seal.1"))
-        self._digest_key = derive(secret, b"bichat.digest.1")
+        self._digest = hmac.new(derive(secret, b"bichat.digest.1"), digestmod="sha256")
 
     def seal(self, text: str, place: bytes) -> Sealed:
         """Seals `text` so that it opens only at `place` (tenant, stream, version, kind, field)."""
-        salted = os.urandom(SALT) + text.encode()
-        nonce = os.urandom(_NONCE)
+        # Asked for at once: each time the other threads go on meanwhile, and one waits for them.
+        random = os.urandom(_NONCE + SALT)
+        nonce, salted = random[:_NONCE], random[_NONCE:] + text.encode()
         box = nonce + self._cipher.encrypt(nonce, salted, place)
         return Sealed(SCHEME, self.key_id, hashlib.sha256(salted).digest(), box)
 
@@ -73,7 +74,9 @@ class PersonKey:
 
     def digest(self, purpose: str, data: bytes) -> bytes:
         """A keyed digest (HMAC-SHA256, 32 bytes) that tells nothing once the key is destroyed."""
-        return hmac.digest(self._digest_key, purpose.encode() + b"\x00" + data, "sha256")
+        digest = self._digest.copy()
+        digest.update(purpose.encode() + b"\x00" + data)
+        return digest.digest()
 
 
 def derive(secret: bytes, purpose: bytes) -> bytes:
