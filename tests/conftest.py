@@ -28,7 +28,7 @@ from bichat.events import schema
 from bichat.projections import versions
 
 _NO_MODEL = "http://127.0.0.1:9/v1"  # the discard port: nothing answers, and no small model is started
-_MEMORY, _ROOM = Path("/dev/shm"), 4 * 1024**3  # what is killed and comes back finds its files there too
+_MEMORY, _ROOM = Path("/dev/shm"), 2 * 1024**3  # what is killed and comes back finds its files there too
 
 if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _ROOM:
     os.environ["TMPDIR"] = tempfile.tempdir = str(_MEMORY)
