@@ -140,6 +140,7 @@ class EventMapper(Mapper[UUID]):
 
     def _decode(self, row: StoredRow, blind: bool) -> Event:
         state = stored_state(row)
+        del vars(row)["decoded"]  # nobody needs it after this, and the garbage collector would walk it
         entry = envelope.kind(row.topic, state.v, row.position)
         stream_id = UUID(str(row.originator_id)) if isinstance(row.originator_id, str) else row.originator_id
         if blind:

@@ -37,7 +37,7 @@ _HELD = 64
 """Messages that a fold of many events carries along at most."""
 
 
-class Message(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Message(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One message; `seq` counts from 1 in its dialogue, `version` is its event's."""
 
     id: UUID
@@ -59,7 +59,7 @@ class Message(Struct, frozen=True, kw_only=True, omit_defaults=True):
     failed: bool = False
 
 
-class Turn(Struct, frozen=True, kw_only=True):
+class Turn(Struct, frozen=True, kw_only=True, gc=False):
     """How the reply to one question stands; `version`, `position` and `at` are of the last change."""
 
     message_id: UUID
