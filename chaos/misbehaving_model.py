@@ -195,13 +195,12 @@ def spend(scarce: Provider, text: str) -> int:
 
 
 def blame(model: Provider, verdict: Verdict) -> None:
-    """What llmock holds against its client, but what is wanted: to sit out 2 s, to give up in the end.
+    """What llmock holds against its client, but for giving up on what misbehaves for ever.
 
-    What a model does for ever is given up at; that its question then failed is looked at elsewhere.
+    Its warnings depend on when it sees that a connection was closed; how attempts end is looked at above.
     """
     hopeless = {case.model for case in CASES for behavior in case.behaves if behavior.get("times", 1) is None}
     models = {one["seq"]: one["model"] for one in model.asked()}
     for finding in model.findings():
         given_up = {models[request] for request in finding["requests"]} <= hopeless
-        wanted = finding["code"] in ("gave_up", "no_read_timeout") or given_up
-        verdict.check(wanted, f"llmock: {finding}")
+        verdict.check(finding["severity"] == "warning" or given_up, f"llmock: {finding}")

@@ -43,8 +43,8 @@ def broken(world: World, ledger: Ledger, two: list[Writer]) -> str:
     """Why a history does not add up, with its steps, shrunk; nothing when they all do."""
     machine = type("TheseHistories", (Histories,), {"writers": two, "ledger": ledger})
     asked = settings(
-        max_examples=8 if world.short else 60,
-        stateful_step_count=25 if world.short else 50,
+        max_examples=8 if world.short else 25,
+        stateful_step_count=25 if world.short else 40,
         deadline=None,
         database=None,
         phases=(Phase.generate, Phase.shrink),
