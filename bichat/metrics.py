@@ -134,11 +134,11 @@ def commands(
     return counted
 
 
-def batch(commands: int, more_waiting: int) -> None:
-    """A writer took a batch, and left so many more waiting than the last time."""
+def batch(commands: int, waiting: int) -> None:
+    """The writer took a batch, and left the rest waiting."""
     if commands:
         BATCHES.observe(commands)
-    QUEUE.inc(more_waiting)
+    QUEUE.set(waiting)
 
 
 def function(name: str, seconds: float, *, failed: bool) -> None:

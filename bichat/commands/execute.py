@@ -18,8 +18,6 @@ from bichat.events.ledger import Ledger
 
 __all__ = ["Executor", "Once", "Outcome"]
 
-_WRITERS = 2
-"""While one waits for the database, the other decides."""
 _LONGEST_QUEUE = 10_000
 """Commands that may wait: more only wait for their own refusal."""
 _HELD = 20_000
@@ -38,19 +36,17 @@ class Executor:
     ) -> None:
         """`on_commit` is told the last position of each batch; it must neither block nor raise."""
         self.ledger = ledger
-        self._writers = [Writer(ledger, on_commit, clock, _HELD // _WRITERS) for _ in range(_WRITERS)]
+        self._writer = Writer(ledger, on_commit, clock, _HELD)
         self._closing = False
 
     def start(self) -> None:
-        """Starts the writers' threads."""
-        for writer in self._writers:
-            writer.start()
+        """Starts the writer's thread."""
+        self._writer.start()
 
     def close(self) -> None:
-        """Refuses new commands, finishes those that wait, and ends the threads."""
+        """Refuses new commands, finishes those that wait, and ends the thread."""
         self._closing = True
-        for writer in self._writers:
-            writer.close()
+        self._writer.close()
 
     @metrics.commands
     async def execute(
@@ -65,14 +61,12 @@ class Executor:
         """
         if self._closing:
             raise Stopping()
-        # A stream has one writer: of two, each would keep forestalling the other.
-        writer = self._writers[command.stream_id.int % _WRITERS]
-        if sum(writer.waiting() for writer in self._writers) >= _LONGEST_QUEUE:
+        if self._writer.waiting() >= _LONGEST_QUEUE:
             raise Overloaded()
         with tracing.span(f"execute {type(command).__name__}") as span:
             if span:
                 span.set_attribute("bichat.command_id", str(by.command_id))
                 by = replace(by, trace=tracing.traceparent())
             future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-            writer.put(Job(command, by, once, if_match, future, unless))
+            self._writer.put(Job(command, by, once, if_match, future, unless))
             return await future

@@ -1,4 +1,4 @@
-"""One writer: a thread that takes what commands have gathered and appends them in batches."""
+"""The one writer of a process: a thread that takes what has gathered and appends it in batches."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class Writer:
-    """Takes jobs on its own streams; each gets an answer, whatever happens."""
+    """Takes jobs; each gets an answer, whatever happens."""
 
     def __init__(
         self, ledger: Ledger, on_commit: Callable[[int], None], clock: Callable[[], datetime], held: int
@@ -37,7 +37,6 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self.put = self._queue.put
         self.waiting = self._queue.qsize
-        self._told = 0
 
     def start(self) -> None:
         """Starts the thread."""
@@ -56,7 +55,7 @@ class Writer:
         while open_ or again:
             fresh, open_ = self._gather(block=not again) if open_ else ([], False)
             jobs = [*again, *fresh]
-            self._count(jobs)
+            metrics.batch(len(jobs), self.waiting())
             try:
                 again = self._batch(jobs)
             except Exception as error:
@@ -65,11 +64,6 @@ class Writer:
                 for job in jobs:
                     job.answer = job.answer or LogUnavailable(reason=type(error).__name__)
             deliver(jobs)
-
-    def _count(self, jobs: list[Job]) -> None:
-        waiting = self.waiting()
-        metrics.batch(len(jobs), waiting - self._told)
-        self._told = waiting
 
     def _gather(self, *, block: bool) -> tuple[list[Job], bool]:
         """What has come in by now, at most a batch; and whether more may come."""
