@@ -163,6 +163,7 @@ def quotas(world: World, bichat: Stack, verdict: Verdict) -> None:
             client(bichat, name) as person,
             ThreadPoolExecutor(1) as others,
         ):
+            scarce.script({"type": "reply", "text": WORDS, "times": None})  # and calls nothing
             bichat.start(name, "worker", **scarce.settings)
             end(person, ask(person, "Are you there?", model="scarce"))
             while another(scarce, text).is_success:
