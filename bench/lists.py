@@ -122,7 +122,7 @@ async def rounds(url: str, tenant: UUID) -> tuple[list[Spans], list[str]]:
             near = await shown.median()
             far, after = await shown.walked(after, TIMES)
             spans.append(Spans(near, far))
-        filters = {
+        filters: dict[str, dict[str, Any]] = {
             "archived": {"state": "archived"}, "q that much matches": {"q": "region 40"},
             "offset=10000": {"offset": 10_000},
         }  # fmt: skip
