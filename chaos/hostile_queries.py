@@ -49,7 +49,7 @@ ANOTHERS = [
 ENDLESS = [
     "select count(*) from invoices a, invoices b, invoices c, invoices d",
     "with recursive forever(n) as (select 1 union all select n + 1 from forever) select max(n) from forever",
-    "select sum(length(a.note || b.note)) from invoices a, invoices b, invoices c where a.amount <> b.amount",
+    "select sum(length(a.note || b.note)) from invoices a, invoices b, invoices c where a.number <> b.number",
     "select max(regexp_replace(repeat(a.note, 4), '(.*)*x', '')) from invoices a, invoices b, invoices c",
 ]
 HUGE = [
