@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from bichat.events.dialogue import Asked
 from bichat.events.envelope import Actor, Metadata
 from bichat.events.keys.store import KeyStore
 from bichat.events.ledger import Ledger
+from bichat.wiring.parts import TURN
 
 DIALOGUES, CALLERS, USERS = 2_000, 64, 100
 FOREIGN, RIVAL_RATE = 0.05, 400.0
@@ -83,7 +85,8 @@ def ask() -> tuple[NewMessage, ...]:
 
 @contextmanager
 def opened(url: str) -> Iterator[Executor]:
-    """A writer as a process has one."""
+    """A writer as each part of bichat has one."""
+    sys.setswitchinterval(TURN)
     keys = KeyStore(url, MASTER_KEY)
     keys.unlock()
     ledger = Ledger(url, keys)
