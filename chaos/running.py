@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from uuid import UUID
 
 from bench.stack import Stack, scripted_model, stack
 from chaos import evidence, heard, oracle, script
@@ -32,12 +33,15 @@ class Running:
 
     def recovers(self, since: float, within: float, verdict: Verdict, what: str) -> float:
         """Seconds until every question that was open has ended and something new was accepted."""
-        crowd, open_ = self.crowd, set(self.crowd.open)
-        recovered = crowd.wait_until(
-            lambda: not open_ & crowd.open.keys() and crowd.accepted_at > since, within
-        )
-        took, left = time.monotonic() - since, open_ & crowd.open.keys()
-        verdict.check(recovered, f"{what}: not recovered {took:.1f} s later, open: {sorted(left)[:5]}")
+        crowd, open_ = self.crowd, dict(self.crowd.open).items()
+
+        def left() -> list[tuple[UUID, float]]:
+            # With its time: a question that ended and was asked again is another one.
+            return sorted(open_ & crowd.open.items())
+
+        recovered = crowd.wait_until(lambda: not left() and crowd.accepted_at > since, within)
+        took = time.monotonic() - since
+        verdict.check(recovered, f"{what}: not recovered {took:.1f} s later, open: {left()[:5]}")
         self.tell(what, recovered=f"{took:.2f} s")
         slowest = verdict.counts["slowest recovery, ms"]
         verdict.counts["slowest recovery, ms"] = max(slowest, round(1000 * took))
