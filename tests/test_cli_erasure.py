@@ -98,7 +98,11 @@ def test_an_erasure_that_is_interrupted_says_who_goes_on(environ: dict[str, str]
         argv = [sys.executable, "-m", "bichat", "erase", "--tenant", str(TENANT), "--user", "anna"]
         env = {"PATH": os.environ["PATH"], **environ}
         process = subprocess.Popen(argv, env=env, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        time.sleep(2)
+        waits = "select from pg_locks where locktype = 'advisory' and not granted"
+        deadline = time.monotonic() + 30
+        while connection.execute(waits).fetchone() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
         connection.execute("select pg_advisory_unlock(hashtextextended('bichat.append', 0))")
     out, error = process.communicate(timeout=30)
