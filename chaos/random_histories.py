@@ -65,9 +65,8 @@ def everything(bichat: Stack, verdict: Verdict) -> None:
     database = Database(url=bichat.database_url, keys_url=bichat.database_url, master_key=MASTER_KEY)
     with schema.connect(bichat.database_url) as connection:
         builds = versions.followed(connection)
-        verdict.counts["events"] = connection.execute("select count(*) from bichat.stored_events").fetchone()[
-            0
-        ]
+        [events] = connection.execute("select count(*) from bichat.stored_events").fetchone() or (0,)
+    verdict.counts["events"] = events
     pool = Pool(database, 1)
     for report in verify(database, builds, pool, lambda *_: None):
         verdict.check(report.valid, f"{report.build} differs from the log: {report.finding}")

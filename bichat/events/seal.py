@@ -32,7 +32,7 @@ SALT = 16
 _NONCE = 12
 
 
-class Sealed(msgspec.Struct, frozen=True, array_like=True):
+class Sealed(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A private field as stored."""
 
     scheme: int
@@ -84,7 +84,7 @@ def derive(secret: bytes, purpose: bytes) -> bytes:
     return HKDF(algorithm=SHA256(), length=32, salt=None, info=purpose).derive(secret)
 
 
-class Place(msgspec.Struct, frozen=True):
+class Place(msgspec.Struct, frozen=True, gc=False):
     """Where an event stands; binds its sealed fields to it."""
 
     tenant_id: UUID

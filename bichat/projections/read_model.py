@@ -148,7 +148,7 @@ class ReadModel(Struct, frozen=True, kw_only=True):
     rows: Callable[[Piece], Iterator[Row]]
     """What a stream's whole history makes of the tables: loaded by a rebuild, expected by a check."""
     pace: float = 0.0
-    """Seconds from one batch to the next, at least: what nobody waits for can come in bigger batches."""
+    """Seconds that a batch waits for more: what somebody waits for goes first, the rest in bigger batches."""
 
     @property
     def views(self) -> tuple[str, ...]:

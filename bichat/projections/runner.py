@@ -106,7 +106,7 @@ class Runner:
         doubtful = True
         while not self._stopping.is_set():
             try:
-                entries = self._source.next(connection, position, BATCH, POLL)
+                entries = self._next(connection, position)
                 position = self._digest(connection, position, entries)
             except Exception as error:
                 if not isinstance(error, Unavailable) and not connection.closed:
@@ -115,8 +115,13 @@ class Runner:
             if doubtful:
                 doubtful = False
                 self._well(connection)
-            if entries:
-                self._stopping.wait(self.build.model.pace)
+
+    def _next(self, connection: psycopg.Connection[Any], position: int) -> Sequence[Entry]:
+        entries = self._source.next(connection, position, BATCH, POLL)
+        if entries and self.build.model.pace:
+            self._stopping.wait(self.build.model.pace)
+            entries = self._source.next(connection, position, BATCH, 0)
+        return entries
 
     def _digest(self, connection: psycopg.Connection[Any], position: int, entries: Sequence[Entry]) -> int:
         for piece in self._crashes.pieces(entries) if entries else ():
