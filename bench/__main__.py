@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 
@@ -69,7 +70,16 @@ def measured(name: str, here: Place, where: Machine) -> Line:
         traceback.print_exc()
         why = f"not measured: {type(error).__name__}: {error}"
         line = Line(id=name, work=LINES[name], ours=None, unit="", target="", met=False, notes=[why])
-    return replace(line, seconds=round(time.monotonic() - started, 1), machine=where)
+    took = round(time.monotonic() - started, 1)
+    return replace(line, seconds=took, at=datetime.now(UTC).replace(microsecond=0), machine=where)
+
+
+def keep(lines: list[Line], path: Path) -> None:
+    """Writes these, and leaves those that were measured before and not now."""
+    before = msgspec.json.decode(path.read_bytes(), type=list[Line]) if path.exists() else []
+    all_ = {line.id: line for line in (*before, *lines)}
+    kept = [all_[name] for name in LINES if name in all_]
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(kept)) + b"\n")
 
 
 def table(lines: list[Line]) -> str:
@@ -109,7 +119,7 @@ def main(only: list[str], path: Path) -> None:
         with psycopg.connect(here.server) as connection:
             where = machine(connection.info.parameter_status("server_version") or "")
         lines = [measured(name, here, where) for name in only]
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(lines)) + b"\n")
+    keep(lines, path)
     click.echo(table(lines))
     click.echo(f"\n{where.processor}, {where.cores} cores, Postgres {where.postgres}; also in {path.name}")
     sys.exit(any(line.ours is None for line in lines))

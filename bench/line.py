@@ -6,6 +6,7 @@ import os
 import platform
 import statistics
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TypedDict
 
@@ -56,6 +57,8 @@ class Line(Struct, frozen=True, kw_only=True):
     notes: list[str] = field(default_factory=list)
     """What else is known: percentiles, parts of the figure, a second target."""
     seconds: float = 0.0
+    at: datetime | None = None
+    """When it was measured."""
     machine: Machine | None = None
 
 

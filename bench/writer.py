@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count, islice
 from multiprocessing.synchronize import Event
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -115,7 +116,7 @@ async def commands(executor: Executor, talk: Talk, seconds: float, *, keyed: boo
     return sum(done) / (time.monotonic() - started)
 
 
-def rival(url: str, talk: Talk, going: Event, ended: Event) -> None:
+def rival(url: str, talk: Talk, going: Event, ended: Event, done: Any) -> None:
     """The second process: appends to its dialogues, one after the other, while `going`."""
 
     async def append(executor: Executor) -> None:
@@ -126,6 +127,7 @@ def rival(url: str, talk: Talk, going: Event, ended: Event) -> None:
                 continue
             await talk.add(executor, nr % len(talk.dialogues), keyed=True)
             nr += 1
+            done.value = nr
             await asyncio.sleep(1 / RIVAL_RATE)
 
     with opened(url) as executor:
@@ -133,15 +135,15 @@ def rival(url: str, talk: Talk, going: Event, ended: Event) -> None:
 
 
 @contextmanager
-def beside(url: str, talk: Talk) -> Iterator[Event]:
-    """The second process; it appends while the event is set."""
+def beside(url: str, talk: Talk) -> Iterator[tuple[Event, Any]]:
+    """The second process; it appends while the event is set, and counts."""
     start = multiprocessing.get_context("spawn")
-    going, ended = start.Event(), start.Event()
+    going, ended, done = start.Event(), start.Event(), start.Value("q", 0)
     few = Talk(talk.tenant_id, talk.dialogues[: int(FOREIGN * len(talk.dialogues))])
-    process = start.Process(target=rival, args=(url, few, going, ended), daemon=True)
+    process = start.Process(target=rival, args=(url, few, going, ended, done), daemon=True)
     process.start()
     try:
-        yield going
+        yield going, done
     finally:
         ended.set()
         process.join(10)
@@ -153,7 +155,7 @@ def measure(place: Place) -> Line:
     talk = Talk(uuid7(), [uuid7() for _ in range(DIALOGUES)])
     ours: dict[bool, list[float]] = {True: [], False: []}
     theirs: list[float] = []
-    with place.database() as url, opened(url) as executor, beside(url, talk) as going:
+    with place.database() as url, opened(url) as executor, beside(url, talk) as (going, appended):
         uvloop.run(talk.start(executor))
         with psycopg.connect(url) as connection:
             connection.execute(_FILL, (OLDER,))
@@ -165,11 +167,14 @@ def measure(place: Place) -> Line:
             going.clear()
             theirs.append(pgbench.rate(SECONDS))
             place.say(f"{ours[True][-1]:.0f} (without keys {ours[False][-1]:.0f}), pgbench {theirs[-1]:.0f}")
+        foreign = appended.value / (2 * ROUNDS * SECONDS)
+        if not foreign:
+            raise RuntimeError("the second process appended nothing")
         of_library = library(url, pgbench.payload, SECONDS)
-    return _line(Rounds(ours[True]), Rounds(ours[False]), Rounds(theirs), of_library)
+    return _line(Rounds(ours[True]), Rounds(ours[False]), Rounds(theirs), of_library, foreign)
 
 
-def _line(keyed: Rounds, bare: Rounds, theirs: Rounds, of_library: float) -> Line:
+def _line(keyed: Rounds, bare: Rounds, theirs: Rounds, of_library: float, foreign: float) -> Line:
     fields = compared(keyed, theirs)
     times = keyed.median / of_library
     return Line(
@@ -180,7 +185,7 @@ def _line(keyed: Rounds, bare: Rounds, theirs: Rounds, of_library: float) -> Lin
             f"each with an Idempotency-Key and its receipt; without: {bare.median:,.0f}/s,"
             f" ratio {bare.median / theirs.median:.2f}",
             f"the library's recorder as it comes, 32 threads: {of_library:,.0f} events/s; {times:.1f} x",
-            f"a second process appends {RIVAL_RATE:.0f}/s to {FOREIGN:.0%} of the {DIALOGUES:,} dialogues",
+            f"a second process appended {foreign:.0f}/s to {FOREIGN:.0%} of the {DIALOGUES:,} dialogues",
         ],
         **fields,
     )  # fmt: skip

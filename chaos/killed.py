@@ -30,6 +30,8 @@ def run(world: World, verdict: Verdict) -> None:
     with running(world) as here:
         for part, moment in cases:
             _kill(here, part, moment, verdict)
+        met, kills = verdict.counts["at their moment"], verdict.counts["kills"]
+        verdict.check(2 * met > kills, f"only {met} of {kills} kills met their moment")
         here.judge(verdict)
 
 

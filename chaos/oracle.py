@@ -12,6 +12,7 @@ from bichat.events.dialogue import (
     DialogueRenamed,
     MessageAdded,
     ReplyCancelled,
+    ReplyCancelRequested,
     ReplyFailed,
     ReplyRequeued,
     ReplyStarted,
@@ -74,6 +75,9 @@ def _kept(request: Request, log: Log, verdict: Verdict) -> None:
                 verdict.check(request.doing != "rename" or label == request.text, where)
             case _:
                 verdict.check(request.doing in ("cancel", "retry"), where)
+        if request.doing == "cancel":
+            events = log.dialogues.get(UUID(body["dialogue_id"]), [])[: body["version"]]
+            verdict.check(any(_over(event.fact, request.message_id) for event in events), where)
 
 
 def _once(request: Request, traces: Counter[str | None], verdict: Verdict) -> None:
@@ -120,6 +124,12 @@ def _of(fact: Any) -> UUID | None:
     if isinstance(fact, MessageAdded):
         return fact.answers.message_id if fact.answers else None
     return getattr(fact, "message_id", None)
+
+
+def _over(fact: Any, message_id: UUID | None) -> bool:
+    """Whether nobody has to answer that question any more, or soon."""
+    ends = isinstance(fact, ReplyCancelRequested) or _letter(fact) in set("AFC")
+    return ends and _of(fact) == message_id
 
 
 def _letter(fact: Any) -> str:

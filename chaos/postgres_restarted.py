@@ -50,6 +50,7 @@ def _cut(here: Running, seconds: float, verdict: Verdict) -> None:
     until, rng = time.monotonic() + seconds, here.world.rng
     name = here.database_url.rpartition("/")[2].partition("?")[0]
     with psycopg.connect(here.world.server, autocommit=True) as connection:
+        connection.execute("select setseed(%s)", (rng.random(),))
         while time.monotonic() < until:
             cut = connection.execute(_CUT, (name, rng.uniform(0.1, 0.6))).fetchall()
             here.tell("cut", sessions=sorted(application for _, application, _ in cut))

@@ -26,6 +26,7 @@ def run(world: World, verdict: Verdict) -> None:
     with running(world, workers=2) as here:
         for name in names:
             _stop(here, name, verdict)
+        verdict.check(verdict.counts["in mid-stream"] > 0, "nothing was stopped in mid-stream")
         here.judge(verdict)
 
 
@@ -39,6 +40,7 @@ def _stop(here: Running, name: str, verdict: Verdict) -> None:
     verdict.check(status == 0, f"{name} ended with status {status}")
     verdict.check(took <= STOPPED, f"{name} took {took:.1f} s to stop")
     verdict.counts["stopped"] += 1
+    verdict.counts["in mid-stream"] += met
     verdict.counts["slowest stop, ms"] = max(verdict.counts["slowest stop, ms"], round(1000 * took))
     if name.startswith("worker"):
         with psycopg.connect(here.database_url) as connection:

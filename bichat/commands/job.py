@@ -71,8 +71,9 @@ def deliver(jobs: Iterable[Job]) -> None:
     """Hands answers to those who wait for them, from any thread: with one call into an event loop for all."""
     waiting: dict[asyncio.AbstractEventLoop, list[Job]] = {}
     for job in jobs:
-        if job.answer is not None and job.future:
-            waiting.setdefault(job.future.get_loop(), []).append(job)
+        future = job.future  # the loop forgets it once it was told
+        if job.answer is not None and future:
+            waiting.setdefault(future.get_loop(), []).append(job)
     for loop, some in waiting.items():
         with suppress(RuntimeError):  # it is closed: nobody waits there any more
             loop.call_soon_threadsafe(_tell, some)

@@ -126,7 +126,8 @@ class Ear:
             try:
                 async with self._redis.pubsub() as pubsub:
                     known = set(self.channels)
-                    await pubsub.subscribe("bichat:deltas", *known)
+                    async with asyncio.timeout(PULSE):  # one that takes connections may say nothing on them
+                        await pubsub.subscribe("bichat:deltas", *known)
                     self._pubsub = pubsub
                     if late := set(self.channels) - known:  # they came while that was on its way
                         await pubsub.subscribe(*late)

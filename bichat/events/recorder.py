@@ -102,6 +102,7 @@ class LogFactory(PostgresFactory):
 
 _UNUSED = {"POSTGRES_HOST": "", "POSTGRES_USER": "", "POSTGRES_PASSWORD": "", "CREATE_TABLE": "n"}
 
+_NO_END = 2**63 - 1
 COLUMNS = (
     "originator_id, originator_version, topic, state, tenant_id, command_id, hash,"
     " notification_id, recorded_at"
@@ -260,13 +261,13 @@ class LogRecorder(PostgresApplicationRecorder):
         order = "desc" if desc else "asc"
         query = (
             f"select {COLUMNS} from bichat.stored_events where originator_id = %b"  # noqa: S608
-            " and (%b::bigint is null or originator_version > %b)"
-            " and (%b::bigint is null or originator_version <= %b)"
+            " and originator_version > coalesce(%b::bigint, 0)"  # bounds of the index, in any plan
+            f" and originator_version <= coalesce(%b::bigint, {_NO_END})"
             " and (cardinality(%b::text[]) = 0 or topic = any(%b))"
             f" order by originator_version {order} limit %b::bigint"
         )
         wanted = list(topics)
-        parameters = (originator_id, gt, gt, lte, lte, wanted, wanted, limit)
+        parameters = (originator_id, gt, lte, wanted, wanted, limit)
         return [stored_row(columns) for columns in self._rows(query, parameters)]
 
     def _rows(self, query: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:

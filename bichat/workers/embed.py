@@ -51,7 +51,8 @@ def _make_way() -> None:
     Linux alone has this for one thread; the local model's, which is started from here, inherits it.
     """
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+        thread = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, max(NICE, os.getpriority(os.PRIO_PROCESS, thread)))
 
 
 class _Worker:

@@ -126,6 +126,12 @@ def told_500(story: Story) -> None:
     story.asking.answers.insert(0, Answer(0.0, 500))
 
 
+def cancelled_in_vain(story: Story) -> None:
+    told = Answer(0.0, 200, {"dialogue_id": str(DIALOGUE), "version": 4, "position": 4})
+    cancel = Request(key="k3", who="anna", doing="cancel", message_id=QUESTION, answers=[told])
+    story.told.requests.append(cancel)
+
+
 def query_failed(story: Story) -> None:
     story.told.queries.append(Query(0.0, "/", 404))
 
@@ -218,6 +224,7 @@ def no_way_back(story: Story) -> None:
         (told_two_things, "k1 was answered with"),
         (first_twice, "2 answers say that they are the first"),
         (told_500, "k1: 500"),
+        (cancelled_in_vain, "k3 (cancel) was told"),
         (query_failed, "GET /: 404"),
         (answered_twice, "answered twice"),
         (never_answered, "not ended once"),

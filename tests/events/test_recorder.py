@@ -100,3 +100,21 @@ def test_what_a_batch_looks_up_costs_the_same_however_few_there_were_when_its_pl
             " and relname in ('stored_events', 'receipts', 'snapshots', 'void_keys')"
         ).fetchall()
     assert read == []
+
+
+def test_the_end_of_a_long_stream_is_read_without_its_beginning(database_url: str) -> None:
+    with opened(database_url) as ledger:
+        stream_id, head, rows = uuid7(), GENESIS, []
+        for version in range(1, 401):
+            fact = FACTS["started" if version == 1 else "renamed"]
+            rows.append(row(ledger, stream_id, version, fact, head))
+            head = rows[-1].hash
+        ledger.append([Group(stream_id, Head(), tuple(rows))])
+        for _ in range(20):
+            assert len(ledger.read(stream_id, after=390, limit=100, desc=True)) == 10
+            assert not ledger.read(stream_id, after=390, limit=100, kinds=("DialogueStarted",))
+    with psycopg.connect(database_url) as connection:
+        [read] = connection.execute(
+            "select idx_tup_fetch from pg_stat_user_tables where relname = 'stored_events'"
+        ).fetchone() or (0,)
+    assert 0 < read < 1000
