@@ -112,7 +112,7 @@ MODEL = ReadModel(
     ),
     apply=apply,
     rows=rows,
-    pace=0.005,
+    pace=0.02,
 )
 
 

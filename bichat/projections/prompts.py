@@ -49,7 +49,7 @@ MODEL = ReadModel(
     tables=(Table("prompts", ("stream_id", "version"), "stream_id"),),
     apply=apply,
     rows=rows,
-    pace=0.005,
+    pace=0.02,
 )
 
 

@@ -72,7 +72,7 @@ MODEL = ReadModel(
     tables=(Table("search", ("message_id",), "dialogue_id"), Table("search_dialogues", ("id",), "id")),
     apply=apply,
     rows=rows,
-    pace=0.005,
+    pace=0.05,
 )
 
 
