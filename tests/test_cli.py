@@ -209,8 +209,11 @@ class Serve:
         """By the last word of how they were started: `worker`, `api`, …; Postgres is `postgres`."""
         found = {}
         for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split():
-            name = Path(f"/proc/{pid}/comm").read_text().strip()
-            verb = Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").rpartition("\0")[2]
+            try:
+                name = Path(f"/proc/{pid}/comm").read_text().strip()
+                verb = Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").rpartition("\0")[2]
+            except FileNotFoundError:  # it has just ended
+                continue
             found[verb if name.startswith("python") else name] = int(pid)
         return found
 
