@@ -35,7 +35,8 @@ SCENARIOS = {
 
 
 def tried(name: str, seed: int, *, short: bool) -> Verdict:
-    """One line; what stopped it is a promise broken. Its history is printed when something was."""
+    """One line; what stopped it is a promise broken. Its history is printed when something was,
+    and the last that each part said."""
     scenario = import_module(SCENARIOS[name])
     verdict = Verdict(id=name, done=scenario.DONE)
     click.echo(f"{name}  {scenario.DONE}  (SEED={seed} ONLY={name})", err=True)
@@ -50,6 +51,9 @@ def tried(name: str, seed: int, *, short: bool) -> Verdict:
         if not verdict.held:
             for entry in here.history.entries:
                 click.echo(str(entry), err=True)
+            for log in sorted(here.scratch.rglob("*.log")):
+                said = log.read_text(errors="replace").splitlines()[-12:]
+                click.echo("\n".join([f"--- {log.name}", *said]), err=True)
     return verdict
 
 
