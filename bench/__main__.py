@@ -23,6 +23,7 @@ from msgspec.structs import replace
 from tabulate import tabulate
 
 from bench.line import Line, Machine, machine
+from bench.only import only
 from bench.place import Place, place
 
 LINES = {
@@ -103,16 +104,10 @@ def table(lines: list[Line]) -> str:
     return "\n".join([tabulate(rows, headers=head, disable_numparse=True), "", *notes])
 
 
-def wanted(_: click.Context, __: click.Parameter, value: str) -> list[str]:
-    """The lines that `--only` names, in the table's order."""
-    names = {name.strip().upper() for name in value.split(",") if name.strip()}
-    if unknown := names - set(LINES):
-        raise click.BadParameter(f"no line {', '.join(sorted(unknown))}; there are {', '.join(LINES)}")
-    return [name for name in LINES if not names or name in names]
-
-
 @click.command(help=__doc__)
-@click.option("--only", default="", metavar="P1,P3", callback=wanted, help="These lines; else all of them.")
+@click.option(
+    "--only", default="", metavar="P1,P3", callback=only(LINES), help="These lines; else all of them."
+)
 @click.option("--json", "path", default=LATEST, type=click.Path(path_type=Path), help="Where to write them.")
 def main(only: list[str], path: Path) -> None:
     with place() as here:

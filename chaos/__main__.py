@@ -15,6 +15,7 @@ from importlib import import_module
 import click
 from tabulate import tabulate
 
+from bench.only import only
 from chaos.verdict import Verdict
 from chaos.world import world
 
@@ -78,14 +79,6 @@ def table(verdicts: list[Verdict]) -> str:
     )
 
 
-def wanted(_: click.Context, __: click.Parameter, value: str) -> list[str]:
-    """The lines that `--only` names, in the table's order."""
-    names = {name.strip().upper() for name in value.split(",") if name.strip()}
-    if unknown := names - set(SCENARIOS):
-        raise click.BadParameter(f"no line {', '.join(sorted(unknown))}; there are {', '.join(SCENARIOS)}")
-    return [name for name in SCENARIOS if not names or name in names]
-
-
 @click.command(help=__doc__)
 @click.option(
     "--seed",
@@ -93,7 +86,9 @@ def wanted(_: click.Context, __: click.Parameter, value: str) -> list[str]:
     default=lambda: secrets.randbelow(10**6),
     help="Of what is broken when; else one is drawn.",
 )
-@click.option("--only", default="", metavar="R1,R4", callback=wanted, help="These lines; else all of them.")
+@click.option(
+    "--only", default="", metavar="R1,R4", callback=only(SCENARIOS), help="These lines; else all of them."
+)
 @click.option("--short", is_flag=True, help="As `make test` does it: fewer clients, less time.")
 def main(seed: int, only: list[str], short: bool) -> None:
     click.echo(f"SEED={seed}", err=True)

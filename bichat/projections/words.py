@@ -8,6 +8,8 @@ MOST, LONGEST = 5_000, 40
 """Words of one message, and characters of a word, that are kept. Postgres keeps 1 MB of words at most."""
 ASKED = 32
 """Words that are looked for at once."""
+KNOWN = 20_000
+"""Characters whose letters are remembered: people use few, and who sends all there are fills no memory."""
 _PREFIX = 4
 """Letters from which on a word also stands for longer ones: "invoice" for "invoices"."""
 _ASCII = bytes(range(128))
@@ -20,7 +22,9 @@ class _Bare(dict[str, str]):
     def __missing__(self, char: str) -> str:
         plain = unicodedata.normalize("NFKD", char)
         bare = "".join(c if c.isalnum() or c == "_" else " " for c in plain if not unicodedata.combining(c))
-        return self.setdefault(char, bare)
+        if len(self) < KNOWN:
+            self[char] = bare
+        return bare
 
 
 _bare = _Bare()
