@@ -24,7 +24,7 @@ run: .venv/ready  ## everything, on http://127.0.0.1:8000, until Ctrl-C
 	@exec $(BIN)/bichat serve
 
 test: .venv/ready  ## the tests, on a Postgres of their own or the server in DATABASE_URL
-	@$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 1
 
 check: .venv/ready  ## ruff, mypy, import-linter
 	@$(BIN)/ruff check

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import pty
-import re
 import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -20,6 +15,7 @@ import pytest
 
 from bichat.chat import Reply, parsed, run
 from bichat.terminal import printable
+from tests.terminals import on_terminal
 
 
 def event(kind: str, number: int, **told: Any) -> dict[str, Any]:
@@ -134,26 +130,19 @@ def test_a_conversation_goes_on_when_nobody_is_there(
 
 
 def test_on_a_terminal_ctrl_c_stops_waiting_and_then_leaves(url: str) -> None:
-    ours, theirs = pty.openpty()
     code = (
         "import fcntl, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
         "from bichat.chat import run; sys.exit(run(sys.argv[1], 'token', None))"
     )
-    argv, said = [sys.executable, "-c", code, url], b""
-    with subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True) as chat:
-        os.close(theirs)
-        typed = [b"wait\r", b"\x03", b"x" * 5000 + b"\r", b"\x03"]
-        for prompt, keys in zip([b"you> ", b"Let me ", b"you> ", rb"x\.\r\n.*you> "], typed, strict=True):
-            heard = b""
-            while not re.search(prompt, heard, re.DOTALL):
-                heard += os.read(ours, 65_536)
-            said += heard
-            os.write(ours, keys)
-        with suppress(OSError):
-            while more := os.read(ours, 65_536):
-                said += more
-        assert chat.wait(10) == 130
-    os.close(ours)
-    assert said.startswith(b"Ctrl-D leaves")
-    assert b"[no longer waiting; the answer goes on being written]" in said
-    assert b"Yes, " + b"x" * 5000 + b"." in said
+    with on_terminal([sys.executable, "-c", code, url]) as chat:
+        chat.hears(b"you> ")
+        chat.types(b"wait\r")
+        chat.hears(b"Let me ")
+        chat.types(b"\x03")
+        chat.hears(b"you> ")
+        chat.types(b"x" * 5000 + b"\r")
+        chat.hears(rb"x\.\r\n.*you> ")
+        assert chat.leaves(b"\x03") == 130
+    assert chat.said.startswith(b"Ctrl-D leaves")
+    assert b"[no longer waiting; the answer goes on being written]" in chat.said
+    assert b"Yes, " + b"x" * 5000 + b"." in chat.said

@@ -6,10 +6,8 @@ import asyncio
 import base64
 import json
 import os
-import pty
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID, uuid4
@@ -25,6 +23,7 @@ from bichat.commands.dialogue import DeleteDialogue, EraseText, RenameDialogue
 from bichat.doorbell import Doorbell
 from bichat.events.audit import AuditRead, stream_of
 from tests.examples import MASTER_KEY, OTHER_TENANT, TENANT, by, by_worker, start
+from tests.terminals import on_terminal
 from tests.workers.world import World, worker, world
 
 ESCAPE = "\x1b[2J\x9b2J"
@@ -149,20 +148,13 @@ def test_a_conversation_is_played_with_all_that_went_on(told: UUID, environ: dic
 
 
 def test_in_a_terminal_a_key_steps_and_q_stops(told: UUID, environ: dict[str, str]) -> None:
-    ours, theirs = pty.openpty()
     argv = [sys.executable, "-m", "bichat", "audit", "play", str(told)]
-    env = {"PATH": os.environ["PATH"], **environ}
-    with subprocess.Popen(argv, env=env, stdin=theirs, stdout=theirs, stderr=theirs) as playing:
-        heard = ""
-        for awaited, key in (("opens a dialogue", b" "), ("How much?", b"\n"), ("attempt 1", b"q")):
-            while awaited not in heard:
-                heard += os.read(ours, 100_000).decode()
-            time.sleep(0.2)  # until it waits for the key: what came before that is thrown away
-            os.write(ours, key)
-        assert playing.wait(30) == 0
-    os.close(theirs)
-    os.close(ours)
-    assert "failed" not in heard
+    with on_terminal(argv, env={"PATH": os.environ["PATH"], **environ}) as playing:
+        playing.hears(b"opens a dialogue")
+        playing.hears(rb"How much\?", b" ")
+        playing.hears(b"attempt 1", b"\n")
+        assert playing.leaves(b"q") == 0
+    assert b"failed" not in playing.said
 
 
 def test_who_was_forgotten_is_blank_and_the_rest_is_told(
