@@ -96,6 +96,12 @@ class Stack:
         said = "".join(log.read_text(errors="replace")[-500:] for log in sorted(self.logs.glob("*.log")))
         raise TimeoutError(f"the api did not become ready: {said or 'nobody said why'}")
 
+    def crashed(self) -> dict[str, int]:
+        """The parts that a signal ended which nobody sends, and that signal's number."""
+        sent = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+        codes = {name: -(process.poll() or 0) for name, process in self.processes.items()}
+        return {name: number for name, number in codes.items() if number > 0 and number not in sent}
+
     def down(self) -> None:
         """Stops every part, the hard way if it must be."""
         for process in self.processes.values():

@@ -50,6 +50,7 @@ class Running:
     def judge(self, verdict: Verdict, *, whole: bool = False) -> None:
         """Lets what is open come to its end, then compares everything with everything."""
         settled = self.crowd.stop(LEASE + RECOVERY)
+        verdict.check(not self.stack.crashed(), f"parts crashed: {self.stack.crashed()}")
         verdict.check(settled, f"{len(self.crowd.open)} questions had not ended: {list(self.crowd.open)[:5]}")
         log = evidence.read(self.database_url)
         oracle.judge(self.crowd.told, log, script.due, verdict)

@@ -53,7 +53,8 @@ class AuditState(Struct, frozen=True):
     @classmethod
     def thawed(cls, data: bytes) -> AuditState:
         """What `frozen` wrote."""
-        return msgspec.json.decode(data, type=cls)
+        return _frozen.decode(data)
 
 
+_frozen = msgspec.json.Decoder(AuditState)
 UNREAD = AuditState()

@@ -182,6 +182,9 @@ class _Frozen(Struct, frozen=True, kw_only=True):
     labelled: bool
 
 
+_frozen = msgspec.json.Decoder(_Frozen)
+
+
 def freeze(state: DialogueState) -> bytes:
     """The state as JSON; small, because it has neither text nor answered questions."""
     values = {name: getattr(state, name) for name in state.__struct_fields__}
@@ -190,6 +193,6 @@ def freeze(state: DialogueState) -> bytes:
 
 def thaw(data: bytes) -> DialogueState:
     """What `freeze` wrote."""
-    frozen = msgspec.json.decode(data, type=_Frozen)
+    frozen = _frozen.decode(data)
     values = {name: getattr(frozen, name) for name in frozen.__struct_fields__}
     return DialogueState(**values | {"unanswered": immutables.Map(frozen.unanswered)})

@@ -136,6 +136,7 @@ def fact(*, upcasters: dict[int, Upcaster] | None = None) -> Callable[[F], F]:
         missing = set(range(1, cls.version)) - set(upcasters or {})
         if missing:
             raise TypeError(f"{cls.__name__} has no upcaster from version {sorted(missing)}")
+        msgspec.json.Decoder(cls)  # prepares it: threads that are the first to convert to it, together, crash
         _catalog[cls.__name__] = Kind(cls, _private_fields(cls), upcasters or {})
         return cls
 

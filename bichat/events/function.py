@@ -56,7 +56,8 @@ class FunctionState(Struct, frozen=True):
     @classmethod
     def thawed(cls, data: bytes) -> FunctionState:
         """What `frozen` wrote."""
-        return msgspec.json.decode(data, type=cls)
+        return _frozen.decode(data)
 
 
+_frozen = msgspec.json.Decoder(FunctionState)
 UNKNOWN = FunctionState()

@@ -113,7 +113,7 @@ class PersonState(Struct, frozen=True, kw_only=True):
     @classmethod
     def thawed(cls, data: bytes) -> PersonState:
         """What `frozen` wrote."""
-        frozen = msgspec.json.decode(data, type=_Frozen)
+        frozen = _frozen.decode(data)
         values = {name: getattr(frozen, name) for name in frozen.__struct_fields__}
         return cls(**values | {"holds": immutables.Map(frozen.holds)})
 
@@ -126,4 +126,5 @@ class _Frozen(Struct, frozen=True, kw_only=True):
     erasures: int
 
 
+_frozen = msgspec.json.Decoder(_Frozen)
 NOBODY = PersonState()

@@ -74,7 +74,7 @@ class PromptState(Struct, frozen=True):
     @classmethod
     def thawed(cls, data: bytes) -> PromptState:
         """What `frozen` wrote."""
-        return msgspec.json.decode(data, type=cls)
+        return _frozen.decode(data)
 
 
 def digest(template: str) -> bytes:
@@ -82,4 +82,5 @@ def digest(template: str) -> bytes:
     return sha256(template.encode()).digest()
 
 
+_frozen = msgspec.json.Decoder(PromptState)
 UNWRITTEN = PromptState()

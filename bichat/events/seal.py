@@ -41,6 +41,9 @@ class Sealed(msgspec.Struct, frozen=True, array_like=True, gc=False):
     box: bytes
 
 
+msgspec.json.Decoder(Sealed)  # prepares it, as `envelope.fact` does its facts
+
+
 class Opener(Protocol):
     """What opens sealed fields; None: it cannot be had."""
 

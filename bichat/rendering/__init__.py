@@ -55,6 +55,9 @@ class _Told(Struct):
     reason: str = ""
 
 
+_told = msgspec.json.Decoder(_Told)
+
+
 def check(template: str) -> None:
     """Raises `Invalid`, with the line, for what is no template. Blocks for some hundredths of a second."""
     _run(_Asked(template))
@@ -83,7 +86,7 @@ def _run(asked: _Asked) -> str:
         raise Invalid(field="template", reason=_BROKEN[done.returncode])
     if done.returncode or not done.stdout:
         raise RuntimeError(f"rendering ended with {done.returncode}: {done.stderr[-500:]!r}")
-    told = msgspec.json.decode(done.stdout, type=_Told)
+    told = _told.decode(done.stdout)
     if told.kind:
         raise _refused(told)
     return told.text

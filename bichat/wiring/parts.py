@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import os
 import signal
 import sys
@@ -32,8 +33,7 @@ Writers and runners get answers of the database several times a batch, and would
 
 def run_api(config: Config) -> None:
     """Answers HTTP until SIGTERM or Ctrl-C."""
-    _counted("api", config)
-    sys.setswitchinterval(TURN)
+    _begun("api", config)
     from bichat.api import server
     from bichat.api.app import create_app
     from bichat.api.call import Parts
@@ -56,8 +56,7 @@ def run_api(config: Config) -> None:
 
 def run_worker(config: Config) -> None:
     """Answers questions until SIGTERM or Ctrl-C."""
-    _counted("worker", config)
-    sys.setswitchinterval(TURN)
+    _begun("worker", config)
     from bichat.commands.execute import Executor
     from bichat.deltas import Deltas
     from bichat.events.feed import Feed
@@ -91,8 +90,7 @@ def run_worker(config: Config) -> None:
 
 def run_projector(config: Config) -> None:
     """Keeps the read models up to date until SIGTERM or Ctrl-C."""
-    _counted("projector", config)
-    sys.setswitchinterval(TURN)
+    _begun("projector", config)
     from bichat.commands.execute import Executor
     from bichat.events.feed import Feed
     from bichat.events.proof.signing import Signer
@@ -116,6 +114,13 @@ def run_projector(config: Config) -> None:
             stack.enter_context(beside("archiving", idle, stop))
         with beside("erasures", left, stop), beside("sealing", new, stop):
             project.run(opened.url(config), Feed(ledger.keys), doorbell, stop, Rebuilds(environment(config)))
+
+
+def _begun(part: str, config: Config) -> None:
+    """What every part does first: a crash in a library shows its stacks, threads make way, it is counted."""
+    faulthandler.enable()
+    sys.setswitchinterval(TURN)
+    _counted(part, config)
 
 
 def _counted(part: str, config: Config) -> None:
