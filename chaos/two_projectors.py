@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -19,8 +19,11 @@ from bichat.events.envelope import Entry, Event
 from bichat.events.feed import Feed
 from bichat.events.keys.store import KeyStore
 from bichat.projections import versions
+from bichat.projections.crashes import Crashes
 from bichat.projections.processes import Database, Pool
-from bichat.projections.runner import Runner, Stale
+from bichat.projections.read_model import Build
+from bichat.projections.runner import Runner, Source, Stale
+from bichat.projections.sql import statement
 from bichat.projections.tail import Tail
 from bichat.projections.verify import verify
 from bichat.workers.project import told
@@ -30,6 +33,8 @@ from chaos.verdict import Verdict
 from chaos.world import World
 
 DONE = "two projectors, two builds, one of them stale, while people write"
+
+Applied = Callable[[Sequence[Event]], None]
 
 TAKEN_OVER = 5.0
 """Seconds that the other projector may take to go on where a stopped one was."""
@@ -88,10 +93,21 @@ def position(connection: psycopg.Connection[Any], which: str) -> int:
     return int(row[0]) if row else 0
 
 
+class Uncounted(Crashes):
+    """It takes nothing over from anybody, so that nobody who comes after it believes it dead."""
+
+    def take_over(self, connection: psycopg.Connection[Any]) -> int | None:
+        row = connection.execute(statement("crashes", "found"), self._build.key).fetchone()
+        return int(row[0]) if row else None
+
+
 class Deaf(Runner):
     """A projector that knows nothing of locks: it goes on where it believes the build to be."""
 
-    refused = 0
+    def __init__(self, build: Build, database_url: str, source: Source, applied: Applied) -> None:
+        super().__init__(build, database_url, source, applied)
+        self._crashes = Uncounted(build)
+        self.refused = 0
 
     def _locked(self, connection: psycopg.Connection[Any]) -> bool:
         return True
