@@ -15,6 +15,7 @@ import httpx
 import psycopg
 
 from bench import bare, crowd
+from bench.busy import Busy
 from bench.crowd import Crowd, Target, Told
 from bench.line import Line, Rounds, compared
 from bench.place import Place
@@ -118,7 +119,8 @@ def measure(place: Place) -> Line:
             for number in range(ROUNDS):
                 with here.worker():
                     before = here.answers()
-                    ours.append(here.post(SECONDS))
+                    with Busy(here.bichat) as busy:
+                        ours.append(here.post(SECONDS))
                     replies.append((here.answers() - before) / (SECONDS + WARM_UP))
                 yardstick.append(crowd.run(Crowd(port, here.targets, SECONDS)))
                 place.say(
@@ -136,7 +138,7 @@ def measure(place: Place) -> Line:
             f"answered in {milliseconds[0]:.0f} ms (p50), {milliseconds[1]:.0f} ms (p99), at 64 connections;"
             f" the worker added {Rounds(replies).median:.0f} replies/s",
             f"each with an Idempotency-Key: {once.rate:,.0f}/s",
-            f"those who post take {ours[0].busy:.2f} of a core;"
-            f" refused: {', '.join(refused) if refused else 'none'}",
+            busy.told(clients=ours[-1].busy),
+            f"refused: {', '.join(refused) if refused else 'none'}",
         ],
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import time
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -15,6 +16,8 @@ from eventsourcing.persistence import Tracking
 from eventsourcing.postgres import PostgresDatastore, PostgresTrackingRecorder
 from eventsourcing.projection import Projection, ProjectionRunner
 from psycopg.sql import SQL, Identifier
+
+from bichat.projections.processes import cores
 
 TEXT = "Which region sold most of the new line in the second quarter, and by how much? " * 5
 DIALOGUES = 20
@@ -37,7 +40,7 @@ class Messages(PostgresTrackingRecorder):
 
     def __init__(self, datastore: PostgresDatastore, **more: Any) -> None:
         super().__init__(datastore, **more)
-        table = Identifier(datastore.schema, "messages")
+        table = Identifier(datastore.schema, f"{self.tracking_table_name}_rows")
         made = "create table if not exists {} (dialogue uuid, version bigint, said text,"
         self.sql_create_statements.append(SQL(made + " primary key (dialogue, version))").format(table))
         self._insert = SQL("insert into {} values (%s, %s, %s)").format(table)
@@ -63,8 +66,10 @@ class Transcript(Projection[Messages]):
         )
 
 
-def library(url: str, events: int) -> float:
-    """Events per second that its runner folds into one simple read model, of so many."""
+def library(url: str, events: int, models: int) -> tuple[float, float]:
+    """Events per second that its runners fold, of so many: into one simple read model, and into so many of
+    them, each by a runner of its own, in a process for each core.
+    """
     where = urlsplit(url)
     host = parse_qs(where.query).get("host", [where.hostname or ""])[0]
     with psycopg.connect(url, autocommit=True) as connection:
@@ -81,8 +86,24 @@ def library(url: str, events: int) -> float:
             for _ in range(events // DIALOGUES):
                 dialogue.say(TEXT)
             last = app.save(dialogue)[-1].notification.id
-    started = time.perf_counter()
-    kinds: Any = {"application_class": Dialogues, "projection_class": Transcript, "view_class": Messages}
+    with multiprocessing.get_context("spawn").Pool(cores()) as pool:
+        pool.map(_ready, range(cores()), chunksize=1)
+        started = time.perf_counter()
+        pool.apply(follow, (env, 0, last))
+        one = time.perf_counter() - started
+        started = time.perf_counter()
+        pool.starmap(follow, [(env, number, last) for number in range(1, models + 1)], chunksize=1)
+        return events / one, events / (time.perf_counter() - started)
+
+
+def _ready(_: int) -> None:
+    """A process that has done this has started and imported everything."""
+    time.sleep(0.5)
+
+
+def follow(env: dict[str, str], number: int, last: int) -> None:
+    """One of its runners, until it has seen the event at position `last`."""
+    named = type(f"Transcript{number}", (Transcript,), {"name": f"transcript{number}"})
+    kinds: Any = {"application_class": Dialogues, "projection_class": named, "view_class": Messages}
     with ProjectionRunner(**kinds, env=env) as runner:
         runner.wait(last, timeout=60)
-        return events / (time.perf_counter() - started)

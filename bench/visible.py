@@ -18,6 +18,7 @@ from multiprocessing.synchronize import Event
 import psycopg
 from msgspec import Struct
 
+from bench.busy import Busy
 from bench.crowd import Told
 from bench.line import Line, Rounds
 from bench.place import Place
@@ -105,7 +106,8 @@ def measure(place: Place) -> Line:
         full = here.post(SHORT).rate
         here.caught_up()
         for number in range(ROUNDS):
-            took, told = observed(here, full / 2)
+            with Busy(here.bichat) as busy:
+                took, told = observed(here, full / 2)
             p50.append(took[len(took) * 50 // 100])
             p99.append(took[len(took) * 99 // 100])
             rates.append(told.rate)
@@ -117,6 +119,7 @@ def measure(place: Place) -> Line:
         met=half.median <= P50 and whole.median <= P99,
         notes=[
             f"p99 {whole.median:.0f} ms ({min(p99):.0f} to {max(p99):.0f}), at {Rounds(rates).median:,.0f}"
-            f" messages/s and a worker's replies; at full speed {full:,.0f}/s were posted"
+            f" messages/s and a worker's replies; at full speed {full:,.0f}/s were posted",
+            busy.told(),
         ],
     )  # fmt: skip
