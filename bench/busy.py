@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from types import TracebackType
 
 import psutil
@@ -12,13 +13,19 @@ from bench.stack import Stack
 
 
 class Busy:
-    """A `with` block: `shares` are then processor seconds per second, by part of bichat and Postgres."""
+    """A `with` block: `shares` are then processor seconds per second, by process and of all Postgres."""
 
-    def __init__(self, bichat: Stack) -> None:
-        self._parts = {name.split()[0]: psutil.Process(p.pid) for name, p in bichat.processes.items()}
-        with psycopg.connect(bichat.database_url) as connection:
+    def __init__(self, database_url: str, pids: Mapping[str, int]) -> None:
+        self._processes = {name: psutil.Process(pid) for name, pid in pids.items()}
+        with psycopg.connect(database_url) as connection:
             self._server = psutil.Process(connection.info.backend_pid).parent()
         self.shares: dict[str, float] = {}
+
+    @classmethod
+    def of(cls, bichat: Stack) -> Busy:
+        """By its parts."""
+        pids = {name.split()[0]: process.pid for name, process in bichat.processes.items()}
+        return cls(bichat.database_url, pids)
 
     def __enter__(self) -> Busy:
         self._before, self._began = self._seconds(), time.monotonic()
@@ -39,7 +46,7 @@ class Busy:
     def _seconds(self) -> dict[str, float]:
         backends = self._server.children() if self._server else []
         return {
-            **{part: _spent(process) for part, process in self._parts.items()},
+            **{name: _spent(process) for name, process in self._processes.items()},
             "postgres": sum(map(_spent, backends)),
         }
 

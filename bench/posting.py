@@ -119,7 +119,7 @@ def measure(place: Place) -> Line:
             for number in range(ROUNDS):
                 with here.worker():
                     before = here.answers()
-                    with Busy(here.bichat) as busy:
+                    with Busy.of(here.bichat) as busy:
                         ours.append(here.post(SECONDS))
                     replies.append((here.answers() - before) / (SECONDS + WARM_UP))
                 yardstick.append(crowd.run(Crowd(port, here.targets, SECONDS)))

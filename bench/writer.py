@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ import uvloop
 from msgspec import Struct
 from uuid_utils.compat import uuid7
 
+from bench.busy import Busy
 from bench.inserting import Pgbench, library
 from bench.line import Line, Rounds, compared
 from bench.place import MASTER_KEY, Place
@@ -160,18 +162,23 @@ def measure(place: Place) -> Line:
         with psycopg.connect(url) as connection:
             connection.execute(_FILL, (OLDER,))
         pgbench = Pgbench(url, place.scratch, DIALOGUES)
+        ours_busy, theirs_busy = Busy(url, {"python": os.getpid()}), Busy(url, {})
         for _ in range(ROUNDS):
             going.set()
-            for keyed, rates in ours.items():
-                rates.append(uvloop.run(commands(executor, talk, SECONDS, keyed=keyed)))
+            ours[False].append(uvloop.run(commands(executor, talk, SECONDS, keyed=False)))
+            with ours_busy:
+                ours[True].append(uvloop.run(commands(executor, talk, SECONDS, keyed=True)))
             going.clear()
-            theirs.append(pgbench.rate(SECONDS))
+            with theirs_busy:
+                theirs.append(pgbench.rate(SECONDS))
             place.say(f"{ours[True][-1]:.0f} (without keys {ours[False][-1]:.0f}), pgbench {theirs[-1]:.0f}")
         foreign = appended.value / (2 * ROUNDS * SECONDS)
         if not foreign:
             raise RuntimeError("the second process appended nothing")
         of_library = library(url, pgbench.payload, SECONDS)
-    return _line(Rounds(ours[True]), Rounds(ours[False]), Rounds(theirs), of_library, foreign)
+    line = _line(Rounds(ours[True]), Rounds(ours[False]), Rounds(theirs), of_library, foreign)
+    line.notes.append(f"the last round: {ours_busy.told()}; pgbench, itself left out: {theirs_busy.told()}")
+    return line
 
 
 def _line(keyed: Rounds, bare: Rounds, theirs: Rounds, of_library: float, foreign: float) -> Line:
