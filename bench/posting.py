@@ -138,7 +138,7 @@ def measure(place: Place) -> Line:
             f"answered in {milliseconds[0]:.0f} ms (p50), {milliseconds[1]:.0f} ms (p99), at 64 connections;"
             f" the worker added {Rounds(replies).median:.0f} replies/s",
             f"each with an Idempotency-Key: {once.rate:,.0f}/s",
-            busy.told(clients=ours[-1].busy),
+            busy.told(),
             f"refused: {', '.join(refused) if refused else 'none'}",
         ],
     )  # fmt: skip

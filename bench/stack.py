@@ -33,6 +33,7 @@ class Stack:
         self.secret = secrets.token_hex(32)
         self.url = f"http://127.0.0.1:{self.port}"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._crashes: dict[str, int] = {}
         self.logs, self.database_url = logs, database_url
         self._environment = {
             **os.environ,
@@ -59,6 +60,7 @@ class Stack:
 
     def start(self, name: str, verb: str, **settings: str) -> None:
         """Starts one part; `name` tells it from others of its kind, `settings` are its alone."""
+        self._crashes = self.crashed()  # the one before it may have ended by itself
         with (self.logs / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 [sys.executable, "-m", "bichat", verb],
@@ -100,7 +102,7 @@ class Stack:
         """The parts that a signal ended which nobody sends, and that signal's number."""
         sent = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
         codes = {name: -(process.poll() or 0) for name, process in self.processes.items()}
-        return {name: number for name, number in codes.items() if number > 0 and number not in sent}
+        return self._crashes | {n: number for n, number in codes.items() if number > 0 and number not in sent}
 
     def down(self) -> None:
         """Stops every part, the hard way if it must be."""

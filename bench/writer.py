@@ -177,7 +177,7 @@ def measure(place: Place) -> Line:
             raise RuntimeError("the second process appended nothing")
         of_library = library(url, pgbench.payload, SECONDS)
     line = _line(Rounds(ours[True]), Rounds(ours[False]), Rounds(theirs), of_library, foreign)
-    line.notes.append(f"the last round: {ours_busy.told()}; pgbench, itself left out: {theirs_busy.told()}")
+    line.notes.append(f"the last round: {ours_busy.told()}; pgbench: {theirs_busy.told()}")
     return line
 
 

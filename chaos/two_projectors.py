@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -21,8 +21,7 @@ from bichat.events.keys.store import KeyStore
 from bichat.projections import versions
 from bichat.projections.crashes import Crashes
 from bichat.projections.processes import Database, Pool
-from bichat.projections.read_model import Build
-from bichat.projections.runner import Runner, Source, Stale
+from bichat.projections.runner import Runner, Stale
 from bichat.projections.sql import statement
 from bichat.projections.tail import Tail
 from bichat.projections.verify import verify
@@ -33,8 +32,6 @@ from chaos.verdict import Verdict
 from chaos.world import World
 
 DONE = "two projectors, two builds, one of them stale, while people write"
-
-Applied = Callable[[Sequence[Event]], None]
 
 TAKEN_OVER = 5.0
 """Seconds that the other projector may take to go on where a stopped one was."""
@@ -104,10 +101,7 @@ class Uncounted(Crashes):
 class Deaf(Runner):
     """A projector that knows nothing of locks: it goes on where it believes the build to be."""
 
-    def __init__(self, build: Build, database_url: str, source: Source, applied: Applied) -> None:
-        super().__init__(build, database_url, source, applied)
-        self._crashes = Uncounted(build)
-        self.refused = 0
+    refused = 0
 
     def _locked(self, connection: psycopg.Connection[Any]) -> bool:
         return True
@@ -144,6 +138,7 @@ def deaf(live: Running) -> Iterator[list[Deaf]]:
         stack.callback(doorbell.close)
         runners = [Deaf(build, live.database_url, tail, told(build, doorbell)) for build in builds]
         for runner in runners:
+            runner._crashes = Uncounted(runner.build)
             thread = threading.Thread(target=runner.run, daemon=True)
             thread.start()
             stack.callback(thread.join, 10)

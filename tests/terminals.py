@@ -7,6 +7,7 @@ import pty
 import re
 import select
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
@@ -19,6 +20,8 @@ class Terminal:
 
     def __init__(self, process: subprocess.Popen[bytes], keyboard: int) -> None:
         self.said = b""
+        self._heard = 0
+        """How much of it was waited for."""
         self._process = process
         self._keyboard = keyboard
 
@@ -30,20 +33,30 @@ class Terminal:
 
         One that comes before a program waits for it may be thrown away.
         """
-        before = len(self.said)
-        for _ in range(PATIENCE):
+        deadline = time.monotonic() + PATIENCE
+        while not (found := re.compile(pattern, re.DOTALL).search(self.said, self._heard)):
+            assert time.monotonic() < deadline, f"{pattern!r} was not said: {self.said[-500:]!r}"
             self.types(key)
-            while select.select([self._keyboard], [], [], 1)[0]:
-                self.said += os.read(self._keyboard, 65_536)
-                if re.search(pattern, self.said[before:], re.DOTALL):
-                    return
-        raise TimeoutError(f"{pattern!r} was not said: {self.said[-500:]!r}")
+            while not found and self._reads():
+                found = re.compile(pattern, re.DOTALL).search(self.said, self._heard)
+        self._heard = found.end()
 
     def leaves(self, key: bytes) -> int:
         """The exit status, after `key`."""
+        deadline = time.monotonic() + PATIENCE
+        self.types(key)
         with suppress(OSError):  # the end of what is said: nobody has the terminal any more
-            self.hears(b"(?!)", key)
+            while time.monotonic() < deadline:
+                if not self._reads():
+                    self.types(key)
         return self._process.wait(PATIENCE)
+
+    def _reads(self) -> bool:
+        """Whether something came within a second."""
+        if not select.select([self._keyboard], [], [], 1)[0]:
+            return False
+        self.said += os.read(self._keyboard, 65_536)
+        return True
 
 
 @contextmanager

@@ -24,6 +24,9 @@ class _Answer(Struct):
     data: list[_Datum]
 
 
+msgspec.json.Decoder(_Answer)  # prepares it, as `envelope.fact` does its facts: search and worker are threads
+
+
 class OpenAIEmbedder:
     """A model behind OPENAI_BASE_URL."""
 

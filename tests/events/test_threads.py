@@ -9,8 +9,14 @@ TOGETHER = """
 import sys, threading
 from contextlib import suppress
 import msgspec
-from bichat.events import codec, dialogue, envelope, function, person, prompt, seal
+from bichat import rendering
+from bichat.events import audit, codec, dialogue, dialogue_state, function, person, prompt, seal
 from bichat.events.envelope import kinds
+from bichat.model import remote
+
+frozen = [dialogue_state._Frozen, person._Frozen]
+states = [audit.AuditState, function.FunctionState, prompt.PromptState, *frozen]
+others = [seal.Sealed, rendering._Told, remote._Answer]
 
 def opened(cls, ready):
     ready.wait()
@@ -18,7 +24,7 @@ def opened(cls, ready):
         msgspec.convert(dict.fromkeys(cls.__struct_fields__), cls)
 
 sys.setswitchinterval(1e-6)
-for cls in [kind.cls for _, kind in kinds()] + [seal.Sealed]:
+for cls in [kind.cls for _, kind in kinds()] + states + others:
     ready = threading.Barrier(4)
     threads = [threading.Thread(target=opened, args=(cls, ready)) for _ in range(4)]
     for thread in threads:
