@@ -168,10 +168,11 @@ def quotas(world: World, bichat: Stack, verdict: Verdict) -> None:
             end(person, ask(person, "Are you there?", model="scarce"))
             while another(scarce, text).is_success:
                 pass
-            spent = others.submit(spend, scarce, text)
-            status = end(person, ask(person, "How did the sales go?", model="scarce"))["status"]
+            spent, status = others.submit(spend, scarce, text), ""
+            while not spent.done():  # what comes back is whose comes first: now and then that is bichat
+                status = end(person, ask(person, "How did the sales go?", model="scarce"))["status"]
+                verdict.check(status == "answered", f"with the quota {name} spent: {status}")
             world.history.tell(name, status, refused=spent.result())
-            verdict.check(status == "answered", f"with the quota {name} spent: {status}")
             verdict.check(spent.result() > 0, f"the quota {name} was not spent: nothing was tried")
             blame(scarce, verdict)
             bichat.kill(name)
