@@ -12,9 +12,10 @@ import psycopg
 from eventsourcing.application import Application
 from eventsourcing.dispatch import singledispatchmethod
 from eventsourcing.domain import Aggregate, event
-from eventsourcing.persistence import Tracking
+from eventsourcing.persistence import InfrastructureFactory, Tracking
 from eventsourcing.postgres import PostgresDatastore, PostgresTrackingRecorder
 from eventsourcing.projection import Projection, ProjectionRunner
+from eventsourcing.utils import Environment
 from psycopg.sql import SQL, Identifier
 
 TEXT = "Which region sold most of the new line in the second quarter, and by how much? " * 5
@@ -84,6 +85,11 @@ def library(url: str, events: int, models: int) -> tuple[float, float]:
             for _ in range(events // DIALOGUES):
                 dialogue.say(TEXT)
             last = app.save(dialogue)[-1].notification.id
+    for number in range(models + 1):  # one after the other: it replaces functions that all of them use
+        named = Environment(f"transcript{number}", env)
+        with InfrastructureFactory.construct(named) as factory:
+            factory.tracking_recorder(Messages)
+    env["CREATE_TABLE"] = "no"
     with multiprocessing.get_context("spawn").Pool(models) as pool:
         pool.map(_ready, range(models), chunksize=1)
         rates = []
