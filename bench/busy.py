@@ -39,7 +39,7 @@ class Busy:
     def told(self) -> str:
         """In a line."""
         parts = dict(self.shares)
-        whole = parts.pop("")
+        whole = parts.pop("all")
         parts["others"] = whole - sum(parts.values())
         told = ", ".join(f"{part} {share:.2f}" for part, share in parts.items())
         return f"busy {whole:.2f} of {psutil.cpu_count()} cores: {told}"
@@ -48,7 +48,7 @@ class Busy:
         machine = psutil.cpu_times()
         server = [_spent(one) for one in (self._server, *self._server.children())] if self._server else []
         return {
-            "": sum(machine[:8]) - machine.idle - machine.iowait,  # guests are counted among users
+            "all": sum(machine[:8]) - machine.idle - machine.iowait,  # guests are counted among users
             **{name: _spent(process) for name, process in self._processes.items()},
             "postgres": sum(server) + (_ended(self._server) if self._server else 0.0),
         }

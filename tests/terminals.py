@@ -33,12 +33,13 @@ class Terminal:
 
         One that comes before a program waits for it may be thrown away.
         """
-        deadline = time.monotonic() + PATIENCE
-        while not (found := re.compile(pattern, re.DOTALL).search(self.said, self._heard)):
-            assert time.monotonic() < deadline, f"{pattern!r} was not said: {self.said[-500:]!r}"
+        wanted, deadline = re.compile(pattern, re.DOTALL), time.monotonic() + PATIENCE
+        if not wanted.search(self.said, self._heard):
             self.types(key)
-            while not found and self._reads():
-                found = re.compile(pattern, re.DOTALL).search(self.said, self._heard)
+        while not (found := wanted.search(self.said, self._heard)):
+            assert time.monotonic() < deadline, f"{pattern!r} was not said: {self.said[-500:]!r}"
+            if not self._reads():
+                self.types(key)
         self._heard = found.end()
 
     def leaves(self, key: bytes) -> int:
