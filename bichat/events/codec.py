@@ -139,8 +139,8 @@ class EventMapper(Mapper[UUID]):
             ) from error  # fmt: skip
 
     def _decode(self, row: StoredRow, blind: bool) -> Event:
-        state = stored_state(row)
-        del vars(row)["decoded"]  # nobody needs it after this, and the garbage collector would walk it
+        # What was decoded for its keys; nobody needs it after this, and the garbage collector would walk it.
+        state = vars(row).pop("decoded", None) or decoded(_decoder, row.state)
         entry = envelope.kind(row.topic, state.v, row.position)
         stream_id = UUID(str(row.originator_id)) if isinstance(row.originator_id, str) else row.originator_id
         if blind:

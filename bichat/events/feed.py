@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 from uuid import UUID
 
@@ -39,7 +40,6 @@ class Feed:
 
     def __init__(self, keys: KeyStore) -> None:
         self.keys = keys
-        self._mapper = EventMapper(keys.by_id)
 
     def read(self, connection: psycopg.Connection[Any], after: int, limit: int = 2000) -> list[Entry]:
         """The next events after a position, at most `limit` and 16 MB, text opened; none only at the end.
@@ -67,25 +67,28 @@ class Feed:
 
         Raises `EventTooNew` when the first one is.
         """
-        self.keys.prepare_ids(key_id for row in rows for key_id in key_ids(row))
+        # Mostly all keys are held: only if one is not, all rows are looked through for theirs, once.
+        all_keys = chain.from_iterable(map(key_ids, rows))
+        mapper = EventMapper(lambda key_id: self.keys.by_id(key_id, all_keys))
         entries: list[Entry] = []
         try:
             for row in rows:
-                entries.append(self._entry(row))
+                entries.append(_entry(mapper, row))
         except EventTooNew:
             if not entries:
                 raise
         return entries
 
-    def _entry(self, row: StoredRow) -> Entry:
-        try:
-            return self._mapper.to_domain_event(row)
-        except EventUnreadable as error:
-            reason = str(error)
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            # Well-formed JSON that is not what an upcaster or a cipher expects. It may quote what it met.
-            reason = f"{row.topic} cannot be read: {type(error).__name__}"
-        return Unreadable(
-            stream_id=UUID(str(row.originator_id)), version=row.originator_version, position=row.position,
-            tenant_id=row.tenant_id, error=reason, subject=envelope.subject(row.topic),
-        )  # fmt: skip
+
+def _entry(mapper: EventMapper, row: StoredRow) -> Entry:
+    try:
+        return mapper.to_domain_event(row)
+    except EventUnreadable as error:
+        reason = str(error)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # Well-formed JSON that is not what an upcaster or a cipher expects. It may quote what it met.
+        reason = f"{row.topic} cannot be read: {type(error).__name__}"
+    return Unreadable(
+        stream_id=UUID(str(row.originator_id)), version=row.originator_version, position=row.position,
+        tenant_id=row.tenant_id, error=reason, subject=envelope.subject(row.topic),
+    )  # fmt: skip

@@ -11,6 +11,7 @@ from bichat.errors.unusable import BuildUnfit
 from bichat.events import slices
 from bichat.events.slices import Slice
 from bichat.projections import parking, sql, versions
+from bichat.projections.copying import copy
 from bichat.projections.load import Target, fill
 from bichat.projections.processes import Desk
 from bichat.projections.read_model import Build
@@ -33,7 +34,7 @@ class LoadSlice(Struct, frozen=True):
                 connection, targets, lambda: slices.read(connection, here.feed, self.slice, self.fence)
             )
             for (t, n), rows in loader.sums().items():
-                sql.copy(connection, self.builds[t].tables[n], rows)
+                copy(connection, self.builds[t].tables[n], rows)
             for t, parked in loader.parked:
                 parking.park(connection, self.builds[t], [parked])
             for build in self.builds:

@@ -14,12 +14,13 @@ from psycopg import Connection
 from bichat.events.dialogue import MessageAdded
 from bichat.events.envelope import Entry, Event, Subject, Unreadable
 from bichat.logs import described
-from bichat.projections import erasures, parking, sql
+from bichat.projections import erasures, parking
+from bichat.projections.copying import copy
 from bichat.projections.erasures import Ahead
 from bichat.projections.parking import Parked
 from bichat.projections.read_model import NEVER, Build, Erasure, Piece, Row
 
-PIECE = 2000
+PIECE = 5000
 """Events of one dialogue that are folded at once, and events folded before their rows are copied."""
 CHARACTERS = 8000
 """A message weighs as much as one more event for each so many: memory is bounded, whatever people write."""
@@ -127,7 +128,7 @@ class Loader:
         for (t, n), rows in self._rows.items():
             build = self._targets[t].build
             if build.model.tables[n].stream:
-                sql.copy(self._connection, build.tables[n], rows)
+                copy(self._connection, build.tables[n], rows)
         for (t, n), rows in self._rows.items():
             table = self._targets[t].build.model.tables[n]
             if not table.stream:

@@ -18,7 +18,7 @@ from bichat import __version__
 from bichat.errors.unusable import RebuildOutdated
 from bichat.events import schema, slices
 from bichat.events.slices import Slice
-from bichat.projections import sql
+from bichat.projections.copying import copy
 from bichat.projections.load import Target, fill
 from bichat.projections.parking import Parked
 from bichat.projections.processes import Database, Desk, Pool, desk
@@ -197,7 +197,7 @@ class _Verification:
             if len(self._undigestible[t]) < SHOWN:
                 self._undigestible[t].append(parked)
         for (t, n), rows in checked.sums.items():
-            sql.copy(self._here.connection, replace(self._builds[t], schema="pg_temp").tables[n], rows)
+            copy(self._here.connection, replace(self._builds[t], schema="pg_temp").tables[n], rows)
 
     def _compare_sums(self) -> None:
         connection = self._here.connection

@@ -14,7 +14,8 @@ from msgspec.structs import replace
 
 from bichat.events.dialogue import TextErased
 from bichat.events.envelope import Entry, Event, Unreadable
-from bichat.projections import erasures, load, sql
+from bichat.projections import erasures, load
+from bichat.projections.copying import copy
 from bichat.projections.erasures import Ahead
 from bichat.projections.load import Loader, Target, pieces
 from bichat.projections.parking import Parked
@@ -70,7 +71,7 @@ def loaded(
         loader = Loader(connection, targets, ahead_in(log))
         loader.load(by_dialogue(log))
         for (t, n), rows in loader.sums().items():
-            sql.copy(connection, targets[t].build.tables[n], rows)
+            copy(connection, targets[t].build.tables[n], rows)
         for target in targets:
             if target.build.model.has("merge"):
                 connection.execute(target.build.sql("merge"))

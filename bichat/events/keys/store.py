@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -100,14 +101,14 @@ class KeyStore:
                 self._by_id.put(key.key_id, key)
         return {person for person, key in opened.items() if key is None}
 
-    def by_id(self, key_id: UUID) -> PersonKey | None:
+    def by_id(self, key_id: UUID, others: Iterable[UUID] = ()) -> PersonKey | None:
         """The key that something was sealed with; `None` when it was destroyed.
 
-        Raises `InvalidTag` when it is damaged.
+        If it is not held, `others` are fetched along with it. Raises `InvalidTag` when it is damaged.
         """
         if held := _held(self._by_id, key_id):
             return held
-        if self.prepare_ids([key_id]):
+        if key_id in self.prepare_ids(chain([key_id], others)):
             raise InvalidTag
         return _held(self._by_id, key_id)
 
