@@ -20,9 +20,9 @@ from bichat.projections.erasures import Ahead
 from bichat.projections.parking import Parked
 from bichat.projections.read_model import NEVER, Build, Erasure, Piece, Row
 
-PIECE = 5000
+PIECE = 10_000
 """Events of one dialogue that are folded at once, and events folded before their rows are copied."""
-CHARACTERS = 8000
+CHARACTERS = 4000
 """A message weighs as much as one more event for each so many: memory is bounded, whatever people write."""
 
 

@@ -69,6 +69,7 @@ def rows(piece: Piece) -> Iterator[Row]:
 MODEL = ReadModel(
     name="search",
     shape=1,
+    fold=2,  # signs made of capitals, as in "№", are small letters too
     tables=(Table("search", ("message_id",), "dialogue_id"), Table("search_dialogues", ("id",), "id")),
     apply=apply,
     rows=rows,

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import immutables
 import msgspec
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 from psycopg import AsyncConnection, Connection
 from psycopg.rows import tuple_row
 
@@ -116,8 +116,7 @@ def _changed(dialogue: Dialogue, before: Dialogue | None) -> Iterable[Turn]:
 
 
 def _row(dialogue: Dialogue, turn: Turn) -> dict[str, Any]:
-    row = {name: getattr(turn, name) for name in _TURN}
-    return row | {"dialogue_id": dialogue.id, "tenant_id": dialogue.tenant_id}
+    return asdict(turn) | {"dialogue_id": dialogue.id, "tenant_id": dialogue.tenant_id}
 
 
 def rows(piece: Piece) -> Iterator[Row]:

@@ -13,14 +13,19 @@ KNOWN = 20_000
 _PREFIX = 4
 """Letters from which on a word also stands for longer ones: "invoice" for "invoices"."""
 _ASCII = bytes(range(128))
-_PARTED = bytes(c if c > 127 or chr(c).isalnum() or chr(c) == "_" else 32 for c in range(256))
+_SMALL = bytes(
+    c if c > 127 or chr(c) == "_" else ord(chr(c).lower() if chr(c).isalnum() else " ") for c in range(256)
+)
+"""The same for each byte of ASCII."""
 
 
 class _Bare(dict[str, str]):
-    """What is left of a character: its letters, without accents, and blanks for what is no part of a word."""
+    """What is left of a character: small letters without accents, and blanks for what no word is made of."""
 
     def __missing__(self, char: str) -> str:
-        plain = unicodedata.normalize("NFKD", char)
+        plain = char
+        for _ in range(2):  # "№" comes to "No" first
+            plain = unicodedata.normalize("NFKD", plain.casefold())
         bare = "".join(c if c.isalnum() or c == "_" else " " for c in plain if not unicodedata.combining(c))
         if len(self) < KNOWN:
             self[char] = bare
@@ -51,9 +56,11 @@ def asked(text: str) -> list[str]:
 
 def _apart(text: str) -> bytes:
     """The words in UTF-8 with blanks between them. Of characters beyond ASCII, each is looked at once."""
-    plain = text.casefold()
-    if not plain.isascii():
-        for char in set(plain.encode().translate(None, _ASCII).decode()):
+    apart = text.encode().translate(_SMALL)
+    if not text.isascii():
+        found = apart.decode()
+        for char in set(apart.translate(None, _ASCII).decode()):
             if (bare := _bare[char]) != char:
-                plain = plain.replace(char, bare)
-    return plain.encode().translate(_PARTED)
+                found = found.replace(char, bare)
+        apart = found.encode()
+    return apart

@@ -21,7 +21,9 @@ TEXT = st.text(
 
 
 def plainly(text: str) -> list[str]:
-    plain = unicodedata.normalize("NFKD", text.casefold())
+    plain = text
+    for _ in range(2):
+        plain = unicodedata.normalize("NFKD", plain.casefold())
     found = re.findall(r"\w+", "".join(c for c in plain if not unicodedata.combining(c)))
     return list(dict.fromkeys(word[:LONGEST] for word in found))
 
@@ -29,6 +31,7 @@ def plainly(text: str) -> list[str]:
 @given(TEXT)
 @example("e\u0301te\u0301 Fu\u0308ße")
 @example("x" * (LONGEST + 1) + " " + "y" * LONGEST)
+@example("№ 5℃ 3 MΩ № \U0001d6a8\u0391\u03b1")
 def test_the_quick_way_to_words_finds_those_of_the_plain_one(text: str) -> None:
     assert words(text) == plainly(text)
 
@@ -42,3 +45,7 @@ def test_no_more_and_no_longer_words_are_kept_than_the_search_knows(text: str, t
 def test_of_too_many_words_the_first_ones_are_kept() -> None:
     many = [str(n) for n in range(MOST + 10)]
     assert kept(" ".join(many)).split() == many[:MOST]
+
+
+def test_signs_made_of_capitals_are_found_by_their_letters() -> None:
+    assert words("№5, 20℃ and 3㎒") == words("No5, 20°c AND 3MHZ")
