@@ -19,7 +19,7 @@ import click
 import psycopg
 from msgspec import Struct
 
-from bench import finished, history, tracking
+from bench import history, tracking
 from bench.line import Line, Rounds, compared
 from bench.place import MASTER_KEY, Place, place
 from bichat.events import schema
@@ -27,23 +27,20 @@ from bichat.projections import rebuild, versions
 from bichat.projections.processes import Database, cores
 from bichat.projections.rebuild import Rebuilt
 
-EVENTS, ROUNDS = 250_000, 2
-"""As many as there is time for beside all the other lines; by itself it takes the 1,000,000 of the table."""
+EVENTS, ROUNDS = 1_000_000, 1
 TRACKED = 3_000
 """Events for the library's runner."""
 TARGET, LIBRARY_TARGET = 0.35, 50.0
 BUILDING = ("loading", "indexing", "following")
 
 
-class Beside(Struct, frozen=True):
-    """What else is measured: events per second, and seconds."""
+class Library(Struct, frozen=True):
+    """Events per second of the library's runner."""
 
     runner: float
-    """Of the library, for one read model."""
+    """For one read model."""
     runners: float
     """For as many as ours."""
-    rows: float
-    """That Postgres takes for the finished rows."""
 
 
 @contextmanager
@@ -100,17 +97,15 @@ def measure(place: Place, events: int = EVENTS, rounds: int = ROUNDS) -> Line:
             place.say(
                 f"rebuilt in {took[-1]:.1f} s, verified after {whole[-1]:.1f}; copied in {copies[-1]:.1f}"
             )
-        rows = finished.taken(connection, url)
-        beside = Beside(*tracking.library(url, TRACKED, len(versions.MODELS)), rows)
+        library = Library(*tracking.library(url, TRACKED, len(versions.MODELS)))
     ours, theirs = Rounds([made / s for s in took]), Rounds([made / s for s in copies])
-    return line(ours, theirs, Rounds([made / s for s in whole]), beside, done)
+    return line(ours, theirs, Rounds([made / s for s in whole]), library, done)
 
 
-def line(ours: Rounds, theirs: Rounds, whole: Rounds, beside: Beside, done: list[Rebuilt]) -> Line:
+def line(ours: Rounds, theirs: Rounds, whole: Rounds, library: Library, done: list[Rebuilt]) -> Line:
     fields = compared(ours, theirs)
-    times = ours.median / beside.runners
+    times = ours.median / library.runners
     report, seconds = done[0].report, done[0].seconds
-    least = beside.rows + seconds["indexing"]
     steps = ", ".join(f"{step} {took:.1f}" for step, took in seconds.items())
     return Line(
         id="P3", work=f"rebuild of {report.events:,} events, up to its check", unit="events/s",
@@ -122,19 +117,17 @@ def line(ours: Rounds, theirs: Rounds, whole: Rounds, beside: Beside, done: list
             f" ratio {whole.median / theirs.median:.2f}",
             f"seconds of the last one: {steps}; readers waited"
             f" {1000 * max(one.pause for one in done):.0f} ms at most for a switch",
-            f"the library's runner, one event one commit: {beside.runners:,.0f} events/s into {len(done)}"
+            f"the library's runner, one event one commit: {library.runners:,.0f} events/s into {len(done)}"
             f" simple read models, a process for each; {times:.0f} x. Into one alone:"
-            f" {beside.runner:,.0f}; {ours.median / beside.runner:.0f} x",
-            f"only to COPY the finished rows takes {beside.rows:.1f} s: with their indexes, and nothing read"
-            f" or folded, that would be {report.events / least / theirs.median:.2f}",
+            f" {library.runner:,.0f}; {ours.median / library.runner:.0f} x",
         ],
         **fields,
     )  # fmt: skip
 
 
 @click.command(help=__doc__)
-@click.option("--events", default=1_000_000, show_default=True)
-@click.option("--rounds", default=1, show_default=True, help="Rebuilds.")
+@click.option("--events", default=EVENTS, show_default=True)
+@click.option("--rounds", default=ROUNDS, show_default=True, help="Rebuilds.")
 def main(events: int, rounds: int) -> None:
     with place() as here:
         found = measure(here, events, rounds)
