@@ -24,9 +24,11 @@ class Rounds(Struct, frozen=True):
         return statistics.median(self.values)
 
     @property
-    def spread(self) -> float:
-        """(Largest - smallest) / median."""
-        return (max(self.values) - min(self.values)) / self.median if self.median else 0.0
+    def spread(self) -> float | None:
+        """(Largest - smallest) / median; of one round nothing is known."""
+        if len(self.values) < 2 or not self.median:
+            return None
+        return (max(self.values) - min(self.values)) / self.median
 
 
 class Machine(Struct, frozen=True):
@@ -66,9 +68,9 @@ class Compared(TypedDict):
     """The fields of a line that come from two rounds of measurements."""
 
     ours: float
-    spread: float
+    spread: float | None
     yardstick: float
-    yardstick_spread: float
+    yardstick_spread: float | None
     ratio: float
 
 
