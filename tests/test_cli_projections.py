@@ -94,6 +94,11 @@ def test_a_row_changed_by_hand_is_shown_on_both_sides(
     assert as_json.returncode == 1
     [report] = json.loads(as_json.stdout)
     assert (report["valid"], report["tables"]["dialogues"]["different"]) == (False, 1)
+    assert "was begun with" not in found.stdout
+    with psycopg.connect(database_url) as connection:
+        connection.execute("update bichat.checkpoints set fold = 0 where name = 'dialogues'")
+    hinted = run(environ, "verify", "dialogues").stdout
+    assert "dialogues_v1_g1 was begun with fold 0 of its code, this is 1:" in hinted
     assert run(environ, "rebuild", "dialogues").returncode == 0
     assert run(environ, "verify").returncode == 0
 

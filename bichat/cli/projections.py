@@ -145,6 +145,10 @@ def _show(reports: list[Report], *, as_json: bool) -> None:
             for column in difference.columns:
                 for side, row in (("log", difference.expected), ("table", difference.found)):
                     click.echo(f"  {column:16} {side:6} {_clipped(row, column)}")
+        if report.outdated:
+            folds = f"fold {report.begun_with} of its code, this is {report.fold}"
+            click.echo(f"\n{report.build} was begun with {folds}:")
+            click.echo("what differs may have changed with it, and a rebuild brings it up to date.")
         if report.unsettled:
             click.echo(f"\n{report.build}: {report.unsettled} dialogues were not compared: their text cannot")
             click.echo("be opened any more, and their erasure was not yet in the log, or in the build.")

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 import msgspec
 from eventsourcing.domain import DomainEventProtocol
 from eventsourcing.persistence import Mapper, StoredEvent
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from bichat.errors import EventUnreadable
 from bichat.errors.unusable import EventTooNew
@@ -82,7 +82,7 @@ class State(Struct, frozen=True, omit_defaults=True):
 
     v: int
     """Version of the fact's stored form."""
-    at: datetime
+    at: Annotated[datetime, Meta(tz=True)]
     by: Actor
     data: dict[str, Any]
     cause: Cause | None = None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -67,10 +66,15 @@ class Feed:
 
         Raises `EventTooNew` when the first one is.
         """
-        # Mostly all keys are held: only if one is not, all rows are looked through for theirs, once.
-        all_keys = chain.from_iterable(map(key_ids, rows))
-        mapper = EventMapper(lambda key_id: self.keys.by_id(key_id, all_keys))
         entries: list[Entry] = []
+
+        def others() -> Iterator[UUID]:
+            for row in rows[len(entries) + 1 :]:
+                yield from key_ids(row)
+
+        # Mostly all keys are held: when the first one is not, all that come after it are asked for as well.
+        once = others()
+        mapper = EventMapper(lambda key_id: self.keys.by_id(key_id, once))
         try:
             for row in rows:
                 entries.append(_entry(mapper, row))

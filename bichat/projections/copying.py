@@ -1,4 +1,4 @@
-"""Rows into tables by COPY, in its binary form: no id and no time has to be written, and read, as text."""
+"""Rows into tables by COPY, in its binary form: ids and times need not become text and be read again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _END = b"\0\0\0"
 
 
 def copy(connection: Connection[Any], table: str, rows: Sequence[dict[str, Any]]) -> None:
-    """Loads rows that all have the same columns, without looking at what is there."""
+    """Loads rows that all have the same columns in the same order, without looking at what is there."""
     if not rows:
         return
     names = ", ".join(rows[0])
@@ -51,7 +51,7 @@ class _Text(_Binary):
     oid = types["text"].oid
 
     def dump(self, obj: str) -> bytes:
-        return (obj.replace("\x00", "\ufffd") if "\x00" in obj else obj).encode()
+        return obj.replace("\x00", "\ufffd").encode()
 
 
 class _Json(_Binary):

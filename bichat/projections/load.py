@@ -22,7 +22,7 @@ from bichat.projections.read_model import NEVER, Build, Erasure, Piece, Row
 
 PIECE = 10_000
 """Events of one dialogue that are folded at once, and events folded before their rows are copied."""
-CHARACTERS = 4000
+CHARACTERS = 1600
 """A message weighs as much as one more event for each so many: memory is bounded, whatever people write."""
 
 

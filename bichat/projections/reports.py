@@ -76,6 +76,9 @@ class Report(Struct, frozen=True, kw_only=True):
     code: str
     schema: str
     fold: int
+    """That this code compared with."""
+    begun_with: int
+    """That the build was begun with; if it is older, what differs may be what has changed since."""
 
     @property
     def valid(self) -> bool:
@@ -90,6 +93,11 @@ class Report(Struct, frozen=True, kw_only=True):
         for other in self.undigestible:
             return f"dialogue {other.dialogue_id} version {other.version}: {other.error}"
         return "nothing"
+
+    @property
+    def outdated(self) -> bool:
+        """Whether it differs and was begun with an older fold, so that a rebuild may be all it needs."""
+        return not self.valid and self.begun_with < self.fold
 
     def kept(self) -> Report:
         """Without what people wrote."""

@@ -144,7 +144,7 @@ class _Verification:
     def __init__(self, here: Desk, builds: Sequence[Build], sample: int | None) -> None:
         self._here, self._builds, self._sample = here, builds, sample
         connection = here.connection
-        self._targets = tuple(_target(connection, build) for build in builds)
+        self._targets, self._folds = zip(*(_target(connection, build) for build in builds), strict=True)
         self._fence = max(target.upto for target in self._targets)
         self._schema = schema.newest(connection)
         self._tables: dict[tuple[int, int], list[tuple[int, Compared]]] = {}
@@ -232,12 +232,15 @@ class _Verification:
             code=__version__,
             schema=self._schema,
             fold=build.model.fold,
+            begun_with=self._folds[t],
         )
 
 
-def _target(connection: Connection[Any], build: Build) -> Target:
+def _target(connection: Connection[Any], build: Build) -> tuple[Target, int]:
+    """The build as far as it has come, and the fold that it was begun with."""
     row = connection.execute(statement("verify", "position"), build.key).fetchone()
-    if row and row[1] > build.model.fold:
-        raise RebuildOutdated(name=build.model.name, fold=row[1], ours=build.model.fold)
+    position, fold = row or (0, build.model.fold)
+    if fold > build.model.fold:
+        raise RebuildOutdated(name=build.model.name, fold=fold, ours=build.model.fold)
     parked: dict[UUID, int] = dict(connection.execute(statement("verify", "parked"), build.key).fetchall())
-    return Target(build=build, upto=row[0] if row else 0, parked=parked)
+    return Target(build=build, upto=position, parked=parked), fold

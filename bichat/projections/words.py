@@ -41,7 +41,7 @@ def words(text: str) -> list[str]:
 
 
 def kept(text: str) -> str:
-    """The different words of a message, in any order, with blanks between them."""
+    """The words of a message, each once (as COPY needs them), in any order, with blanks between them."""
     # A rebuild spends much of its time here: what is surely within both bounds is counted in bytes.
     found = set(_apart(text).split())
     if len(found) > MOST or len(max(found, key=len, default=b"")) > LONGEST:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -13,8 +14,9 @@ from uuid_utils.compat import uuid7
 
 from bichat.commands.dialogue import AddMessage
 from bichat.errors.unusable import EventTooNew
-from bichat.events.envelope import Event, Unreadable
+from bichat.events.envelope import Event, Unreadable, lacks_text
 from bichat.events.feed import Feed
+from bichat.events.keys import data_keys
 from bichat.events.ledger import Ledger
 from tests.examples import TENANT, by, opened, question, start, writing
 from tests.poison import damaged
@@ -70,6 +72,35 @@ def test_what_cannot_be_read_is_said_in_its_place(database_url: str, ledger: Led
         assert "cannot be read" in bad.error
         assert SECRET not in bad.error
         assert all(isinstance(entry, Event) for entry in entries)
+
+
+def test_keys_that_are_not_held_are_fetched_together_and_a_damaged_one_harms_nobody_else(
+    database_url: str, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = ("bob", "anna", "carl", "bob")
+    with writing(ledger) as executor:
+        for user in people:
+            asyncio.run(executor.execute(start(user=user), by(user)))
+    with psycopg.connect(database_url) as connection:
+        for wrapped, user in ((b"damaged", "anna"), (None, "carl")):
+            connection.execute(
+                "update bichat_keys.data_keys set wrapped = %s where user_id = %s", (wrapped, user)
+            )
+    asked: list[int] = []
+
+    def living(connection: psycopg.Connection[Any], key_ids: list[UUID]) -> list[data_keys.Row]:
+        asked.append(len(key_ids))
+        return found(connection, key_ids)
+
+    found = data_keys.living
+    monkeypatch.setattr(data_keys, "living", living)
+    with opened(database_url) as other, psycopg.connect(database_url) as connection:
+        entries = Feed(other.keys).read(connection, 0)
+    assert asked == [3, 1, 1]  # the damaged one again for each of its events: it may have come back
+    bobs, annas, carls = (*entries[:2], *entries[6:]), entries[2:4], entries[4:6]
+    assert all(isinstance(one, Event) and not lacks_text(one.fact) for one in bobs)
+    assert all(isinstance(one, Unreadable) for one in annas)
+    assert all(isinstance(one, Event) and lacks_text(one.fact) for one in carls)
 
 
 def test_a_box_that_is_too_short_for_its_cipher_cannot_be_read(database_url: str, ledger: Ledger) -> None:

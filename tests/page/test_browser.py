@@ -83,6 +83,7 @@ def opened(browser: Browser, url: str) -> Iterator[Open]:
             assert "#" not in page.url  # nobody who looks at the screen or the history reads it
             page.get_by_role("button", name="Sign in").click()
             expect(page.get_by_role("heading", name="What would you like to know?")).to_be_attached()
+            page.wait_for_load_state()  # before its script is there, Enter sends nothing
             return page
 
         yield open_page

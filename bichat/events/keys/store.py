@@ -108,7 +108,7 @@ class KeyStore:
         """
         if held := _held(self._by_id, key_id):
             return held
-        if key_id in self.prepare_ids(chain([key_id], others)):
+        if not _held(self._gone, key_id) and key_id in self.prepare_ids(chain([key_id], others)):
             raise InvalidTag
         return _held(self._by_id, key_id)
 
