@@ -199,6 +199,7 @@ def test_builds_that_nobody_follows_go_with_the_text_in_them(database_url: str, 
         with psycopg.connect(database_url) as builder:
             builder.execute("select pg_advisory_lock(hashtextextended('bichat.rebuild.transcripts', 0))")
             assert versions.drop_abandoned(connection, now) == [], "somebody is at it"
+            builder.execute("select pg_advisory_unlock_all()")  # a session ends after its client
         assert versions.drop_abandoned(connection, now) == ["transcripts_v2_g2"]
         there = "select to_regclass('bichat.transcripts_v2_g2'), to_regclass('bichat.dialogues_v1_g2')::text"
         assert connection.execute(there).fetchone() == (None, "bichat.dialogues_v1_g2")
