@@ -324,6 +324,7 @@ def test_one_rebuild_of_a_read_model_at_a_time(database_url: str) -> None:
         ):
             rebuilt(database_url, "usage")
         rebuilt(database_url, "dialogues")
+        other.execute("select pg_advisory_unlock_all()")  # a session ends after its client
     rebuilt(database_url, "usage")
 
 
@@ -533,6 +534,7 @@ def test_requests_are_filed_once_and_not_taken_for_work(database_url: str) -> No
             other.execute("select pg_advisory_lock(hashtextextended('bichat.rebuild.usage', 0))")
             assert waiting(connection) == []
             assert asyncio.run(twice())[0].held
+            other.execute("select pg_advisory_unlock_all()")
     [done] = rebuilt(database_url, "usage")
     assert done.build.number == first.build
 
