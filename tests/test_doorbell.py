@@ -34,7 +34,7 @@ def test_a_ring_wakes_every_ear_in_every_process(redis_url: str, doorbell: Doorb
     for ear in ears:
         quiet(ear)
     doorbell.ring(7)
-    assert all(ear.wait(10) for ear in ears)
+    assert all(ear.wait(2) for ear in ears)
     other.close()
 
 
@@ -111,6 +111,6 @@ def test_closing_ends_the_wait_and_says_what_was_still_to_be_said(redis_url: str
     quiet(ear)
     speaker.ring(1)
     speaker.close()
-    assert ear.wait(10)
+    assert ear.wait(2)
     threading.Timer(0.2, listener.close).start()
-    assert ear.wait(10)
+    assert ear.wait(2)
