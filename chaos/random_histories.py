@@ -67,7 +67,7 @@ def everything(bichat: Stack, verdict: Verdict) -> None:
         builds = versions.followed(connection)
         [events] = connection.execute("select count(*) from bichat.stored_events").fetchone() or (0,)
     verdict.counts["events"] = events
-    pool = Pool(database, 1)
+    pool = Pool(database, 0)
     for report in verify(database, builds, pool, lambda *_: None):
         verdict.check(report.valid, f"{report.build} differs from the log: {report.finding}")
         verdict.check(not report.parked, f"{report.build} has parked {report.parked}")

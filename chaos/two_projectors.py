@@ -186,7 +186,7 @@ def exactly_once(live: Running, verdict: Verdict) -> None:
     log = evidence.read(live.database_url)
     started = sum(isinstance(e.fact, ReplyStarted) for events in log.dialogues.values() for e in events)
     verdict.check(counted == (started,), f"{started} attempts are in the log, {counted} were counted")
-    pool = Pool(database, 1)
+    pool = Pool(database, 0)
     reports = verify(database, builds, pool, lambda *_: None)
     pool.close()
     for report in reports:

@@ -7,10 +7,12 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 import psycopg
@@ -51,6 +53,9 @@ class Desk(Struct, frozen=True):
     keys: KeyStore
 
 
+AUTOGROUP = Path("/proc/self/autogroup")
+"""The share of a session, in words of `nice`."""
+
 Task = Callable[[Desk], T]
 """Pickled on its way to a process: a frozen struct with `__call__`."""
 
@@ -73,7 +78,7 @@ def cores() -> int:
 
 
 class Pool:
-    """Does tasks in processes, which start with the first tasks; with one job, right here."""
+    """Does tasks in processes, which start with the first tasks; with no jobs, or one task, right here."""
 
     def __init__(self, database: Database, jobs: int) -> None:
         self._database, self._jobs = database, jobs
@@ -81,7 +86,7 @@ class Pool:
 
     def each(self, tasks: Sequence[Task[T]]) -> Iterator[T]:
         """The results as they come; raises the first error, `ProcessFailed` when a process was killed."""
-        if self._jobs == 1 or (len(tasks) <= 1 and not self._processes):
+        if not self._jobs or (len(tasks) <= 1 and not self._processes):
             with desk(self._database) as here:
                 for task in tasks:
                     yield task(here)
@@ -132,8 +137,9 @@ _desk: list[Desk] = []
 
 
 def _sit_down(database: Database) -> None:
+    os.nice(10)  # before the threads, for it is of one thread, and those that it starts
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    os.nice(10)  # requests, and who answers them, come first
+    threading.Thread(target=_stand_back, daemon=True).start()
     gc.disable()  # what tasks make are trees, freed with their last reference; to look for rings costs 15 %
     _desk.append(_open.enter_context(desk(database)))
 
@@ -144,6 +150,26 @@ def _end_with_parent() -> None:
     if parent:
         parent.join()
         os._exit(1)
+
+
+def _stand_back() -> None:
+    """Requests, and who answers them, come first, in whichever session they are.
+
+    `nice` counts within a session: Linux shares a processor out among sessions before (autogroup), and each
+    terminal, service and connection of Postgres is one. So this becomes one of its own, with a small share.
+    """
+    os.setsid()
+    with suppress(OSError):  # there is no such thing here: it is no Linux, or one without it
+        while not _lowered():
+            time.sleep(0.1)
+
+
+def _lowered() -> bool:
+    try:
+        AUTOGROUP.write_text("19")
+    except BlockingIOError:  # from all who are not root, Linux takes one such wish in a tenth of a second
+        return False
+    return True
 
 
 def _do(task: Task[T]) -> T:

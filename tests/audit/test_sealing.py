@@ -168,7 +168,7 @@ def test_a_seal_with_another_position_is_told_once_and_does_not_end_sealing(
     assert [one.number for one in everything(log)] == [1, 2, 3, 4]
     assert covered(log) == (8, 8)
     database = Database(url=log.url, keys_url=log.url, master_key=MASTER_KEY)
-    found = checking.verify(database, Pool(database, 1), lambda step, done, total: None)
+    found = checking.verify(database, Pool(database, 0), lambda step, done, total: None)
     assert [(one.seal, one.what) for one in found.findings] == [(1, "seal changed")]
 
 

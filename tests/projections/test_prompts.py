@@ -82,7 +82,7 @@ def test_what_cannot_be_read_parks_its_prompt_and_no_dialogue(database_url: str,
     assert ("system", 1, "Be brief.") in texts(database_url)
     with pytest.raises(EventUnreadable):
         ledger.read(SYSTEM)
-    pool = Pool(place(database_url), 1)
+    pool = Pool(place(database_url), 0)
     [report] = verify.verify(place(database_url), [BUILD], pool, quiet)
     assert report.valid
     mended(database_url, SYSTEM, 2, whole)

@@ -68,7 +68,7 @@ def place(url: str) -> Database:
 
 
 def rebuilt(
-    url: str, *names: str, progress: Callable[[str, int, int], None] = quiet, jobs: int = 1, **more: bool
+    url: str, *names: str, progress: Callable[[str, int, int], None] = quiet, jobs: int = 0, **more: bool
 ) -> list[Rebuilt]:
     models = [model for model in MODELS if not names or model.name in names]
     return rebuild.rebuild(place(url), models, jobs=jobs, progress=progress, **more)
@@ -120,7 +120,7 @@ def shown(url: str, model: ReadModel) -> list[Any]:
         ]
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [0, 1, 2])
 def test_a_rebuild_of_everything_serves_what_was_served(database_url: str, ledger: Ledger, jobs: int) -> None:
     write(ledger, LOG)
     follow(database_url)
@@ -276,7 +276,7 @@ def test_a_newer_fold_does_not_go_on_with_an_older_ones_build(database_url: str,
     [usage] = [model for model in MODELS if model.name == "usage"]
     newer = replace(usage, fold=usage.fold + 1)
     said: list[tuple[str, int, int]] = []
-    rebuild.rebuild(place(database_url), [newer], jobs=1, progress=lambda *what: said.append(what))
+    rebuild.rebuild(place(database_url), [newer], jobs=0, progress=lambda *what: said.append(what))
     assert said[0][:2] == ("loading", 0)
     with psycopg.connect(database_url) as connection:
         old_code = [build.id for build in versions.followed(connection)]
@@ -301,7 +301,7 @@ def test_a_new_shape_is_filled_before_it_serves_and_leaves_the_old_one_alone(
         with pytest.raises(ReadModelsMissing, match="usage_v2"):
             versions.check(connection)
         assert [m.name for m in versions.missing(connection)] == ["usage"]
-        [done] = rebuild.rebuild(place(database_url), [model], jobs=1, progress=quiet)
+        [done] = rebuild.rebuild(place(database_url), [model], jobs=0, progress=quiet)
         assert done.build.id == "usage_v2_g1"
         versions.check(connection)
         assert versions.serving(connection, old.model) == old
@@ -430,6 +430,36 @@ def test_a_process_that_is_killed_is_said_and_nothing_hangs(database_url: str) -
         pool.close()
 
 
+class Share:
+    def __call__(self, here: processes.Desk) -> tuple[bool, str, int]:
+        import os
+        import time
+
+        for _ in range(100):  # it is a wish that is heard once in a tenth of a second
+            if processes.AUTOGROUP.read_text().endswith("nice 19\n"):
+                break
+            time.sleep(0.1)
+        return os.getsid(0) == os.getpid(), processes.AUTOGROUP.read_text(), os.nice(0)
+
+
+@pytest.mark.skipif(
+    not processes.AUTOGROUP.exists(), reason="the processors are not shared out among sessions"
+)
+def test_who_rebuilds_takes_a_small_share_of_the_machine_also_beside_other_sessions(
+    database_url: str,
+) -> None:
+    mine = processes.AUTOGROUP.read_text()
+    pool = processes.Pool(place(database_url), 2)
+    try:
+        for own, share, nice in pool.each([Share(), Share()]):
+            assert own
+            assert share.endswith("nice 19\n")
+            assert nice >= 10
+    finally:
+        pool.close()
+    assert processes.AUTOGROUP.read_text() == mine  # nobody else's is touched
+
+
 def overflowing(log: Sequence[Event]) -> list[Event]:
     """`log`, and then an attempt that no column can hold, and one more event of its dialogue."""
     asked = next(e for e in reversed(log) if isinstance(e.fact, MessageAdded) and e.fact.asks)
@@ -443,7 +473,7 @@ def overflowing(log: Sequence[Event]) -> list[Event]:
     return [*log, *added]
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [0, 2])
 def test_what_the_database_refuses_parks_its_dialogue_as_it_does_live(
     database_url: str, ledger: Ledger, jobs: int
 ) -> None:

@@ -34,7 +34,7 @@ def ledger(database_url: str) -> Iterator[Ledger]:
         yield ledger
 
 
-def verified(url: str, *, sample: int | None = None, jobs: int = 1) -> list[Report]:
+def verified(url: str, *, sample: int | None = None, jobs: int = 0) -> list[Report]:
     pool = Pool(place(url), jobs)
     try:
         return verify.verify(place(url), BUILDS, pool, quiet, sample)
@@ -51,7 +51,7 @@ def changed(url: str, statement: str) -> None:
         assert connection.execute(statement.encode()).rowcount == 1
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [0, 2])
 def test_what_follows_the_log_is_right(database_url: str, ledger: Ledger, jobs: int) -> None:
     write(ledger, [*LOG, *PROMPTS])
     follow(database_url)
