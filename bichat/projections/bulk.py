@@ -52,12 +52,14 @@ class IndexBuild(Struct, frozen=True):
     """The task of making tables that are loaded into those of a build that can be followed and read."""
 
     build: Build
+    workers: int
+    """Processes of Postgres that may help with one index."""
 
     def __call__(self, here: Desk) -> None:
         """All in one transaction, with the checkpoint where the bulk ends."""
         connection, build = here.connection, self.build
         with connection.transaction():
-            connection.execute(statement("rebuild", "index_fast"))
+            connection.execute(statement("rebuild", "index_fast"), (str(self.workers),))
             for block in ("merge", "settle"):
                 if build.model.has(block):
                     connection.execute(build.sql(block))

@@ -24,6 +24,7 @@ from bichat.events.feed import Feed
 from bichat.events.keys.store import KeyStore
 from bichat.logs import described
 from bichat.projections.runner import connect
+from bichat.projections.sql import statement
 
 T = TypeVar("T")
 
@@ -69,6 +70,7 @@ def desk(database: Database) -> Iterator[Desk]:
         keys.unlock()
         connection = stack.enter_context(closing(connect(database.url)))
         connection.prepare_threshold = None  # tables are made in blocks of several statements
+        connection.execute(statement("processes", "configure"))
         yield Desk(connection, Feed(keys), keys)
 
 
@@ -78,15 +80,18 @@ def cores() -> int:
 
 
 class Pool:
-    """Does tasks in processes, which start with the first tasks; with no jobs, or one task, right here."""
+    """Does tasks in processes, which start with the first tasks.
+
+    With 0 jobs it does all right here, and without processes yet a task that is alone.
+    """
 
     def __init__(self, database: Database, jobs: int) -> None:
-        self._database, self._jobs = database, jobs
+        self._database, self.jobs = database, jobs
         self._processes: ProcessPoolExecutor | None = None
 
     def each(self, tasks: Sequence[Task[T]]) -> Iterator[T]:
         """The results as they come; raises the first error, `ProcessFailed` when a process was killed."""
-        if not self._jobs or (len(tasks) <= 1 and not self._processes):
+        if not self.jobs or (len(tasks) <= 1 and not self._processes):
             with desk(self._database) as here:
                 for task in tasks:
                     yield task(here)
@@ -95,7 +100,7 @@ class Pool:
             # Not forked: threads and connections of this process would come along.
             context = multiprocessing.get_context("spawn")
             self._processes = ProcessPoolExecutor(
-                self._jobs, mp_context=context, initializer=_sit_down, initargs=(self._database,)
+                self.jobs, mp_context=context, initializer=_sit_down, initargs=(self._database,)
             )
         try:
             with _deaf():
@@ -137,7 +142,9 @@ _desk: list[Desk] = []
 
 
 def _sit_down(database: Database) -> None:
-    os.nice(10)  # before the threads, for it is of one thread, and those that it starts
+    # Requests, and who answers them, come first. What stops the parent for a while no longer stops this.
+    os.setsid()
+    os.nice(19)  # of this thread and those that it starts
     threading.Thread(target=_end_with_parent, daemon=True).start()
     threading.Thread(target=_stand_back, daemon=True).start()
     gc.disable()  # what tasks make are trees, freed with their last reference; to look for rings costs 15 %
@@ -153,13 +160,12 @@ def _end_with_parent() -> None:
 
 
 def _stand_back() -> None:
-    """Requests, and who answers them, come first, in whichever session they are.
+    """A small share of the processors for this session.
 
-    `nice` counts within a session: Linux shares a processor out among sessions before (autogroup), and each
-    terminal, service and connection of Postgres is one. So this becomes one of its own, with a small share.
+    `nice` counts within a group of processes. Where no control groups share the processors out, Linux does so
+    among sessions (autogroup): each terminal, service and connection of Postgres is one.
     """
-    os.setsid()
-    with suppress(OSError):  # there is no such thing here: it is no Linux, or one without it
+    with suppress(OSError):  # not here, or not allowed
         while not _lowered():
             time.sleep(0.1)
 
@@ -167,7 +173,9 @@ def _stand_back() -> None:
 def _lowered() -> bool:
     try:
         AUTOGROUP.write_text("19")
-    except BlockingIOError:  # from all who are not root, Linux takes one such wish in a tenth of a second
+    except (
+        BlockingIOError
+    ):  # without CAP_SYS_ADMIN, one such wish is heard on a machine in a tenth of a second
         return False
     return True
 

@@ -32,7 +32,8 @@ update bichat.builds set phase = %s, error = %s, runner = %s, updated_at = clock
 where (name, shape, build) = (%s, %s, %s);
 
 -- name: index_fast
-set local maintenance_work_mem = '256MB';
+select set_config('maintenance_work_mem', '256MB', true),
+    set_config('max_parallel_maintenance_workers', %s, true);
 
 -- name: analyze
 analyze {table};

@@ -15,9 +15,6 @@ select set_config('default_toast_compression', 'lz4', false) from pg_settings
 where name = 'default_toast_compression' and 'lz4' = any(enumvals);
 set plan_cache_mode = force_generic_plan;
 set lock_timeout = '10s';
--- One connection, one processor: what requests need is not taken by workers of Postgres that nobody asked for.
-set max_parallel_workers_per_gather = 0;
-set max_parallel_maintenance_workers = 0;
 set tcp_keepalives_idle = 5;
 set tcp_keepalives_interval = 2;
 set tcp_keepalives_count = 3;
