@@ -173,9 +173,7 @@ def _stand_back() -> None:
 def _lowered() -> bool:
     try:
         AUTOGROUP.write_text("19")
-    except (
-        BlockingIOError
-    ):  # without CAP_SYS_ADMIN, one such wish is heard on a machine in a tenth of a second
+    except BlockingIOError:  # all who lack CAP_SYS_ADMIN are heard once in a tenth of a second, together
         return False
     return True
 

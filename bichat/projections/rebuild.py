@@ -121,7 +121,7 @@ class _Rebuild:
             self._load([one for build in builds if (one := self._look(build)).phase == "loading"])
         with self._timed("indexing"):
             due = [build for build in builds if self._look(build).phase == "indexing"]
-            workers = max(0, self._pool.jobs // max(1, len(due)) - 1)
+            workers = max(0, self._pool.jobs // max(1, len(due)) - 1)  # else idle processors
             for n, _ in enumerate(self._pool.each([IndexBuild(build, workers) for build in due]), 1):
                 self._progress("indexing", n, len(due))
         with following.Followers(self._database, self._here, builds) as followers:

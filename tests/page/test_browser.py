@@ -297,6 +297,7 @@ def reach(page: Page, name: str) -> None:
 
 def overflow(page: Page) -> int:
     """Pixels that the page is too wide."""
+    page.wait_for_load_state()  # before its style is there, everything is
     found: int = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     return found
 
