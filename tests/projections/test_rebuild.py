@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from uuid import UUID
@@ -432,18 +433,61 @@ def test_a_process_that_is_killed_is_said_and_nothing_hangs(database_url: str) -
         pool.close()
 
 
+SESSIONS = pytest.mark.skipif(
+    not processes.AUTOGROUP.exists() or not shutil.which("setpriv"),
+    reason="no sessions that share processors",
+)
+
+
 class Share:
-    def __call__(self, here: processes.Desk) -> tuple[bool, int, str]:
-        [helpers] = here.connection.execute("show max_parallel_workers_per_gather").fetchone() or [""]
-        return os.getsid(0) == os.getpid(), os.nice(0), helpers
+    def __call__(self, here: processes.Desk) -> tuple[bool, int, list[Any]]:
+        names = ("max_parallel_workers_per_gather", "max_parallel_maintenance_workers")
+        rows = [here.connection.execute(f"show {name}".encode()).fetchone() for name in names]
+        return os.getsid(0) == os.getpid(), os.nice(0), rows
+
+
+class Session:
+    def __call__(self, here: processes.Desk) -> str:
+        deadline = time.monotonic() + 20
+        while (said := processes.AUTOGROUP.read_text().split(" ", 1)[1]) == "nice 0\n":
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.1)
+        return said
+
+
+def in_a_pool(url: str, task: processes.Task[Any]) -> list[Any]:
+    pool = processes.Pool(place(url), 2)
+    try:
+        return list(pool.each([task, task]))
+    finally:
+        pool.close()
 
 
 def test_who_rebuilds_gives_way(database_url: str) -> None:
-    pool = processes.Pool(place(database_url), 2)
-    try:
-        assert list(pool.each([Share(), Share()])) == [(True, 19, "0")] * 2
-    finally:
-        pool.close()
+    assert in_a_pool(database_url, Share()) == [(True, 19, [("0",), ("0",)])] * 2
+
+
+@SESSIONS
+def test_who_rebuilds_gives_way_to_other_sessions(database_url: str) -> None:
+    assert in_a_pool(database_url, Session()) == ["nice 19\n"] * 2
+
+
+@pytest.mark.parametrize(("names", "helpers"), [(("usage",), "3"), (("usage", "dialogues", "search"), "0")])
+def test_an_index_has_the_processors_that_were_asked_for_and_are_idle(
+    database_url: str, names: tuple[str, ...], helpers: str
+) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("create table public.seen (helpers text)")
+        connection.execute("""
+            create function public.see() returns event_trigger language plpgsql as $$ begin
+                insert into public.seen values (current_setting('max_parallel_maintenance_workers'));
+            end $$;
+            create event trigger see on ddl_command_end
+            when tag in ('ALTER TABLE', 'CREATE INDEX') execute function public.see()
+        """)
+        rebuilt(database_url, *names, jobs=4)
+        assert set(connection.execute("select helpers from public.seen").fetchall()) == {(helpers,)}
 
 
 STAND_BACK = """
@@ -460,10 +504,7 @@ for n in range(3):
 """
 
 
-@pytest.mark.skipif(
-    not processes.AUTOGROUP.exists() or not shutil.which("setpriv"),
-    reason="no sessions that share processors",
-)
+@SESSIONS
 def test_each_session_gets_its_small_share_also_when_several_wish_for_it_at_once() -> None:
     as_others_are = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"]  # root need not wait
     argv = [*(as_others_are if os.getuid() == 0 else []), sys.executable, "-c", STAND_BACK]
